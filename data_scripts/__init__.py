@@ -1,1 +1,1 @@
-"""Placeholder."""
+"""Everything that makes or reads training examples."""

@@ -1,1 +1,27 @@
-"""Placeholder."""
+"""The procedural synthesizer: `draw` parameters, `render` waveforms."""
+
+from audiopg.data_scripts.synthesis.parameters import (
+    PRESETS,
+    SYNTHESIZER_VERSION,
+    Choice,
+    Parameters,
+    Preset,
+    Range,
+    draw,
+    get_preset,
+)
+from audiopg.data_scripts.synthesis.synthesizer import render, render_components, signal_to_noise_ratio
+
+__all__ = [
+    "PRESETS",
+    "SYNTHESIZER_VERSION",
+    "Choice",
+    "Parameters",
+    "Preset",
+    "Range",
+    "draw",
+    "get_preset",
+    "render",
+    "render_components",
+    "signal_to_noise_ratio",
+]

@@ -1,0 +1,57 @@
+"""How loud a sound is over time: the envelope of an event, in closed form. Pure functions of time."""
+
+import torch
+from torch import Tensor
+
+RELEASE_LEVEL = 0.6
+"""Level at which the decay ends and the release begins, relative to the peak (research code)."""
+
+
+def gate(start: Tensor, length: Tensor, *, num_samples: int) -> Tensor:
+    """1 while an event lasts, 0 before and after.
+
+    Args:
+        start: Samples from the event's onset to the first sample of the result, int64, shape `(batch,)`; negative
+            when the event begins later.
+        length: Length of the event in samples, shape `(batch,)`.
+        num_samples: Length of the result.
+
+    Returns:
+        float32 of shape `(batch, num_samples)`.
+
+    Example:
+        >>> gate(torch.tensor([-1]), torch.tensor([2]), num_samples=4).tolist()
+        [[0.0, 1.0, 1.0, 0.0]]
+    """
+    time = start[:, None] + torch.arange(num_samples, device=start.device)
+    return ((time >= 0) & (time < length[:, None])).float()
+
+
+def adsr(start: Tensor, attack: Tensor, decay: Tensor, length: Tensor, *, num_samples: int) -> Tensor:
+    r"""Piecewise linear envelope: 0 to 1 in `attack`, 1 to 0.6 in `decay`, then 0.6 to 0 (AudioPG, section 3.1).
+
+    There is no held sustain: the release takes what is left of the event.
+
+    Args:
+        start: Samples from the event's onset to the first sample of the result, int64, shape `(batch,)`; negative
+            when the event begins later.
+        attack: In samples, need not be whole, shape `(batch,)`; above 0.
+        decay: In samples, shape `(batch,)`; above 0.
+        length: Length of the whole event in samples, shape `(batch,)`; more than attack and decay together.
+        num_samples: Length of the result.
+
+    Returns:
+        float32 in [0, 1], shape `(batch, num_samples)`; 0 outside the event.
+
+    Example:
+        >>> samples = lambda x: torch.tensor([x])
+        >>> adsr(samples(0), samples(2.0), samples(2.0), samples(7), num_samples=8).round(decimals=2).tolist()
+        [[0.0, 0.5, 1.0, 0.8, 0.6, 0.4, 0.2, 0.0]]
+    """
+    attack, decay, length = (x.float()[:, None] for x in (attack, decay, length))
+    time = (start[:, None] + torch.arange(num_samples, device=start.device)).float()
+    decaying = 1 - (1 - RELEASE_LEVEL) / decay * (time - attack)
+    releasing = RELEASE_LEVEL / (length - attack - decay) * (length - time)
+    envelope = torch.where(time < attack, time / attack, torch.where(time < attack + decay, decaying, releasing))
+    # Outside the event one of the two outer ramps is negative.
+    return envelope.clamp_(min=0.0)

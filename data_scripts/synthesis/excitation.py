@@ -1,0 +1,178 @@
+r"""Sources of sound in closed form: sums of partials, frequency modulation, pulses. Pure functions of time.
+
+Time is split as t = block + offset. A phase is taken modulo one cycle in float64 at each block and each offset, where
+there are few, and added in float32, where there are many: exact to $10^{-6}$ however long the clip. A sum of sinusoids then
+becomes a small matrix product, by the angle addition theorem, with two columns per partial.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+_BLOCK = 64
+
+
+def _fractional_cycles(
+    frequency: Tensor, start: Tensor, num_samples: int, sampling_rate: int
+) -> tuple[Tensor, Tensor]:
+    """Phase in cycles, modulo one, at the start of every block and at every offset within a block.
+
+    Args:
+        frequency: In Hz, float64, shape `(batch, ...)`.
+        start: Sample index of the first sample, int64, shape `(batch,)`.
+        num_samples: Length; the last block may reach beyond it.
+        sampling_rate: In Hz.
+
+    Returns:
+        float32 of shapes `(batch, ..., blocks)` and `(batch, ..., 64)`, to be added.
+    """
+    per_sample = (frequency / sampling_rate)[..., None]
+    start = start.view(-1, *[1] * frequency.dim())
+    blocks = start + _BLOCK * torch.arange(math.ceil(num_samples / _BLOCK), device=frequency.device)
+    at_block = per_sample * blocks
+    at_offset = per_sample * torch.arange(_BLOCK, device=frequency.device)
+    return (at_block - at_block.floor()).float(), (at_offset - at_offset.floor()).float()
+
+
+def phase_in_cycles(frequency: Tensor, start: Tensor, *, num_samples: int, sampling_rate: int) -> Tensor:
+    r"""Phase $f t$ of a steady oscillator in cycles, whole cycles removed at block starts.
+
+    Args:
+        frequency: In Hz, float64, shape `(batch,)`.
+        start: Sample index of the first sample, int64, shape `(batch,)`; may be negative.
+        num_samples: Length of the result.
+        sampling_rate: In Hz.
+
+    Returns:
+        float32 in [0, 2), shape `(batch, num_samples)`.
+
+    Example:
+        >>> quarter = torch.tensor([4000.0], dtype=torch.float64)
+        >>> phase_in_cycles(quarter, torch.tensor([1]), num_samples=4, sampling_rate=16000).tolist()
+        [[0.25, 0.5, 0.75, 1.0]]
+    """
+    at_block, at_offset = _fractional_cycles(frequency, start, num_samples, sampling_rate)
+    return (at_block[:, :, None] + at_offset[:, None, :]).flatten(1)[:, :num_samples]
+
+
+def partial_sum(
+    frequencies: Tensor, amplitudes: Tensor, phases: Tensor, start: Tensor, *, num_samples: int, sampling_rate: int
+) -> Tensor:
+    r"""Sum of steady sine partials (AudioPG, section 3.1): $x(t) = \sum_k a_k \sin(2 \pi (f_k t + \phi_k))$.
+
+    Args:
+        frequencies: In Hz, float64, shape `(batch, partials)`. Above the Nyquist frequency they alias.
+        amplitudes: Linear, float32, same shape; 0 leaves a partial out.
+        phases: In cycles, float64, same shape.
+        start: Sample index of the first sample, int64, shape `(batch,)`.
+        num_samples: Length of the result.
+        sampling_rate: In Hz.
+
+    Returns:
+        float32 of shape `(batch, num_samples)`; its level is left alone, loudness belongs to the mixer.
+
+    Raises:
+        ValueError: if the three differ in shape.
+
+    Example:
+        >>> one = torch.ones(1, 1)
+        >>> x = partial_sum(one.double() * 4000, one, 0 * one.double(), torch.tensor([0]), num_samples=2, sampling_rate=16000)
+        >>> x.round(decimals=4).tolist()
+        [[0.0, 1.0]]
+    """
+    if not frequencies.shape == amplitudes.shape == phases.shape:
+        shapes = [tuple(x.shape) for x in (frequencies, amplitudes, phases)]
+        raise ValueError(f"frequencies, amplitudes and phases have one shape, (batch, partials); got {shapes}.")
+    at_block, at_offset = _fractional_cycles(frequencies, start, num_samples, sampling_rate)
+    at_block = (at_block + phases.float()[..., None]) * (2 * math.pi)
+    at_offset = at_offset * (2 * math.pi)
+    # sin(b + o) = sin b cos o + cos b sin o
+    rotations = torch.cat([at_block.sin(), at_block.cos()], dim=1) * amplitudes.repeat(1, 2)[..., None]
+    basis = torch.cat([at_offset.cos(), at_offset.sin()], dim=1)
+    return torch.bmm(rotations.transpose(1, 2), basis).flatten(1)[:, :num_samples]
+
+
+def frequency_modulation(
+    f0: Tensor, index: Tensor, ratio: Tensor, start: Tensor, *, num_samples: int, sampling_rate: int
+) -> Tensor:
+    r"""Sine carrier, its phase modulated by a sine: $x(t) = \sin(2 \pi f_0 t + \beta \sin(2 \pi r f_0 t))$ (Chowning, 1973).
+
+    Args:
+        f0: Carrier frequency in Hz, float64, shape `(batch,)`.
+        index: $\beta$, peak phase deviation in radians, shape `(batch,)`.
+        ratio: r, modulator over carrier frequency, float64, shape `(batch,)`.
+        start: Sample index of the first sample, int64, shape `(batch,)`.
+        num_samples: Length of the result.
+        sampling_rate: In Hz.
+
+    Returns:
+        float32 in [-1, 1], shape `(batch, num_samples)`.
+
+    Example:
+        >>> f0 = torch.tensor([1000.0], dtype=torch.float64)
+        >>> x = frequency_modulation(f0, 0 * f0, f0 / f0, torch.tensor([4]), num_samples=1, sampling_rate=16000)
+        >>> x.round(decimals=4).tolist()
+        [[1.0]]
+    """
+    grid = {"num_samples": num_samples, "sampling_rate": sampling_rate}
+    modulator = phase_in_cycles(f0 * ratio, start, **grid).mul_(2 * math.pi).sin_()
+    carrier = phase_in_cycles(f0, start, **grid).mul_(2 * math.pi)
+    return carrier.addcmul_(modulator, index.float()[:, None]).sin_()
+
+
+def sawtooth(cycles: Tensor) -> Tensor:
+    r"""Sawtooth with sharp edges, which alias: $2 (c - \lfloor c + 1/2 \rfloor)$ of a phase c in cycles.
+
+    Args:
+        cycles: Phase in cycles, any shape.
+
+    Returns:
+        In [-1, 1], of the same shape.
+
+    Example:
+        >>> sawtooth(torch.tensor([0.0, 0.25, 0.5, 0.75])).tolist()
+        [0.0, 0.5, -1.0, -0.5]
+    """
+    return 2 * (cycles - torch.floor(cycles + 0.5))
+
+
+def square(cycles: Tensor) -> Tensor:
+    r"""Square wave with sharp edges, which alias: the sign of $\sin(2 \pi c)$ of a phase c in cycles.
+
+    The sign is read off the phase itself, so that every device agrees on it at the edges.
+
+    Args:
+        cycles: Phase in cycles, any shape.
+
+    Returns:
+        -1, 0 or 1, of the same shape.
+
+    Example:
+        >>> square(torch.tensor([0.0, 0.25, 0.5, 0.75])).tolist()
+        [0.0, 1.0, 0.0, -1.0]
+    """
+    halves = 2 * (cycles - torch.floor(cycles))
+    return torch.sign(halves * (1 - halves))
+
+
+def pulse_partials(is_square: Tensor, num_partials: int) -> Tensor:
+    r"""Fourier series of `sawtooth` and `square`: amplitudes of $\sin(2 \pi k c)$, k = 1, 2, ...
+
+    Sawtooth: $\frac{2}{\pi} \frac{(-1)^{k+1}}{k}$. Square: $\frac{4}{\pi k}$ for odd k, 0 for even k. Summed up to the
+    Nyquist frequency they give the band-limited pulses.
+
+    Args:
+        is_square: Which waveform, bool, shape `(batch,)`.
+        num_partials: How many partials.
+
+    Returns:
+        float32 of shape `(batch, num_partials)`.
+
+    Example:
+        >>> (pulse_partials(torch.tensor([False, True]), 3) * math.pi).round(decimals=3).tolist()
+        [[2.0, -1.0, 0.667], [4.0, 0.0, 1.333]]
+    """
+    k = torch.arange(1, num_partials + 1, device=is_square.device)
+    odd = (k % 2 == 1).float()
+    return torch.where(is_square[:, None], 2 * odd, 2 * odd - 1) * (2 / math.pi / k)

@@ -1,0 +1,397 @@
+"""What a clip is made of: presets of ranges, and `draw`, which turns (preset, seed, indices) into named parameters.
+
+Knows no signal processing. Every number is drawn on the CPU in float64 with exactly rounded operations alone (+, -, *, /,
+comparisons), so a clip's parameters are the same bits on every machine and in any batch.
+"""
+
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from audiopg.data_scripts.counter_random import random_bits, uniform
+
+SYNTHESIZER_VERSION = "0.1.0"
+"""Changes whenever any clip of any preset changes; recorded in every run, data set, checkpoint and card."""
+
+MODES = ("harmonic", "fm", "pulse")
+PULSE_SHAPES = ("sawtooth", "square")
+
+
+@dataclass(frozen=True)
+class Range:
+    """A uniform distribution over an interval, with its unit and meaning.
+
+    Args:
+        low: Smallest value.
+        high: Largest value; equal to `low` for a constant.
+        unit: "Hz", "s", ... or "" for a pure number.
+        description: What it is, for documentation, data set columns and cards.
+        integer: Whether only whole numbers are drawn, both ends included.
+        minimum: The smallest value that makes sense physically.
+        maximum: The largest one.
+    """
+
+    low: float
+    high: float
+    unit: str
+    description: str
+    integer: bool = False
+    minimum: float = 0.0
+    maximum: float = math.inf
+
+    def validate(self, name: str) -> None:
+        """Raise ValueError if the ends are not numbers in order within the physical limits."""
+        if not all(isinstance(end, int | float) and not math.isnan(end) for end in (self.low, self.high)):
+            raise ValueError(f"{name}: the ends of a range are numbers, got ({self.low!r}, {self.high!r}).")
+        if self.low > self.high:
+            raise ValueError(f"{name}: a range is (low, high), got ({self.low}, {self.high}); swap the two.")
+        if self.low < self.minimum or self.high > self.maximum:
+            limits = f"between {self.minimum:g} and {self.maximum:g} {self.unit}".rstrip()
+            raise ValueError(f"{name}: values lie {limits}, got ({self.low}, {self.high}); narrow the range.")
+        if self.integer and not all(float(end).is_integer() for end in (self.low, self.high)):
+            raise ValueError(f"{name}: the ends are whole numbers, got ({self.low}, {self.high}); round them.")
+
+    def sample(self, unit_uniform: Tensor) -> Tensor:
+        """Map uniform numbers in [0, 1) to this range: float64, or int64 for an integer range."""
+        if self.integer:
+            return (self.low + torch.floor(unit_uniform * (self.high - self.low + 1))).to(torch.int64)
+        return self.low + unit_uniform * (self.high - self.low)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A uniform distribution over listed values, with its unit and meaning; names are drawn as their position.
+
+    Args:
+        values: What is drawn from: numbers, or names out of `names`.
+        unit: As in `Range`.
+        description: As in `Range`.
+        names: All names that exist, if the values are names; a name is stored as its position here.
+    """
+
+    values: tuple
+    unit: str
+    description: str
+    names: tuple[str, ...] = ()
+
+    def validate(self, name: str) -> None:
+        """Raise ValueError if there is nothing to choose from or a value that cannot be."""
+        if not self.values:
+            raise ValueError(f"{name}: a choice needs at least one value, got none.")
+        unknown = [v for v in self.values if (v not in self.names if self.names else not isinstance(v, int | float))]
+        if unknown:
+            raise ValueError(f"{name}: values are {list(self.names) or 'numbers'}, got {unknown}.")
+
+    def sample(self, unit_uniform: Tensor) -> Tensor:
+        """Map uniform numbers in [0, 1) to the values: float64, or int64 positions for names."""
+        chosen = (unit_uniform * len(self.values)).to(torch.int64)
+        if self.names:
+            return torch.tensor([self.names.index(value) for value in self.values])[chosen]
+        return torch.tensor(self.values, dtype=torch.float64)[chosen]
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A named distribution over clips.
+
+    Args:
+        name: How it is called; overrides are recorded beside it, see `overrides`.
+        description: One sentence.
+        ranges: A `Range` or a `Choice` per drawn parameter.
+        duration: Length of a clip in s.
+        sampling_rate: In Hz.
+        shared_source: One source per clip, read by all its events at different places, its transient part of it
+            (the research code), instead of one source per event and the transient beside them (the paper, equation 2).
+        band_limited: Nothing above the Nyquist frequency is generated: partials are dropped there, pulses rounded at
+            their edges, modulation indices limited by Carson's rule. Otherwise it aliases, as in the research code.
+        enveloped: Whether events have an ADSR envelope; otherwise they are of constant level.
+        clipped_by_damping: Whether the low-pass filter clips its output to [-1, 1], as the research code's does.
+        overrides: What differs from the preset of that name.
+    """
+
+    name: str
+    description: str
+    ranges: Mapping[str, Any]
+    duration: float = 10.24
+    sampling_rate: int = 16000
+    shared_source: bool = True
+    band_limited: bool = False
+    enveloped: bool = True
+    clipped_by_damping: bool = True
+    overrides: Mapping[str, object] = field(default_factory=dict)
+
+    @property
+    def num_samples(self) -> int:
+        """Length of a clip in samples."""
+        return round(self.duration * self.sampling_rate)
+
+    def validate(self) -> None:
+        """Raise ValueError if clips of this preset cannot be made; the error names rule, value and remedy."""
+        if self.sampling_rate < 1000 or not float(self.sampling_rate).is_integer():
+            raise ValueError(f"sampling_rate is a whole number of Hz, 1000 at least, got {self.sampling_rate}.")
+        if not 0.025 <= self.duration <= 3600:
+            raise ValueError(f"duration lies between 0.025 and 3600 s, got {self.duration}.")
+        for name, distribution in self.ranges.items():
+            distribution.validate(name)
+        for name in ("f0", "cutoff"):
+            highest = self.ranges[name].high
+            if highest >= self.sampling_rate / 2:
+                raise ValueError(
+                    f"{name}: frequencies lie below half the sampling rate, {self.sampling_rate / 2:g} Hz, "
+                    f"got up to {highest:g} Hz; lower them or raise sampling_rate."
+                )
+
+
+def _reference_ranges() -> dict[str, Range | Choice]:
+    """Every distribution of the research code (AudioPG, section 3.1), with the paper's symbols where it has them."""
+    return {
+        "f0": Range(50.0, 2000.0, "Hz", "fundamental frequency of a source", minimum=1.0),
+        "mode": Choice(MODES, "", "kind of source: harmonic, fm or pulse", names=MODES),
+        "num_partials": Range(3, 15, "", "partials of a harmonic source", integer=True, minimum=1, maximum=512),
+        "partial_rolloff": Range(0.5, 1.5, "", "exponent g of partial k's amplitude k^-g, one per partial", maximum=8),
+        "partial_gain": Range(0.5, 1.2, "", "factor on each partial's amplitude"),
+        "partial_detuning": Range(0.995, 1.005, "", "factor on each partial's frequency", minimum=0.5, maximum=2.0),
+        "partial_phase": Range(0.0, 1.0, "cycles", "starting phase of each partial", maximum=1.0),
+        "modulation_index": Range(0.5, 8.0, "rad", "peak phase deviation of an fm source", maximum=1000),
+        "modulation_ratio": Choice(
+            (0.5, 1.0, 1.5, 2.0, 2.5, 3.14), "", "modulator frequency over carrier frequency of an fm source"
+        ),
+        "pulse_shape": Choice(PULSE_SHAPES, "", "waveform of a pulse source", names=PULSE_SHAPES),
+        "num_events": Range(1, 5, "", "events of a clip", integer=True, minimum=1, maximum=64),
+        "event_length": Range(0.5, math.inf, "s", "length of an event, at most duration / num_events"),
+        "amplitude": Range(1.0, 1.0, "", "linear peak level of an event's envelope"),
+        "attack": Range(0.01, 0.3, "event lengths", "time from silence to the peak of the envelope", maximum=0.5),
+        "decay": Range(0.1, 0.4, "event lengths", "time from the peak to the release level 0.6", maximum=0.49),
+        "transient_probability": Range(0.6, 0.6, "", "share of clips that have a noise burst", maximum=1.0),
+        "transient_length": Range(0.01, 0.1, "s", "length of the noise burst", minimum=1e-4),
+        "transient_gain": Range(0.5, 2.0, "", "peak of the noise burst"),
+        "damping_probability": Range(0.7, 0.7, "", "share of clips that pass a low-pass filter", maximum=1.0),
+        "cutoff": Range(200.0, 6000.0, "Hz", "cutoff of the low-pass filter, a biquad with Q 0.707", minimum=10.0),
+        "noise_gain": Range(0.001, 0.02, "", "lambda_n, peak of the background noise before normalisation"),
+    }
+
+
+def _built_in_presets() -> dict[str, Preset]:
+    ranges = _reference_ranges()
+
+    def variant(**values: float) -> dict[str, Range | Choice]:
+        return {**ranges, **{name: replace(ranges[name], low=value, high=value) for name, value in values.items()}}
+
+    whole_clip = {"num_events": 1, "event_length": math.inf, "transient_probability": 0.0}
+    undamped = {"damping_probability": 0.0, "noise_gain": 0.0}
+    sine = variant(
+        **whole_clip, **undamped, num_partials=1, partial_rolloff=0.0, partial_gain=1.0, partial_detuning=1.0
+    )
+    sine["mode"] = replace(ranges["mode"], values=("harmonic",))
+    own_amplitudes = {**ranges, "amplitude": replace(ranges["amplitude"], low=0.25, high=1.0)}
+    presets = (
+        Preset("reference", "The research code as it is: shared source, aliasing and all.", ranges),
+        Preset(
+            "audiopg",
+            "Equation 2 of the paper: every event has its own source and level, and nothing aliases.",
+            own_amplitudes,
+            shared_source=False,
+            band_limited=True,
+            clipped_by_damping=False,
+        ),
+        Preset("sine", "Ablation 1: one steady sine, frequency alone varies.", sine, enveloped=False),
+        Preset(
+            "harmonic",
+            "Ablation 2: one steady source, harmonic, FM or pulse.",
+            variant(**whole_clip, **undamped),
+            enveloped=False,
+        ),
+        Preset("dynamic", "Ablation 3: adds events, envelopes and transients.", variant(**undamped)),
+    )
+    return {preset.name: preset for preset in presets}
+
+
+PRESETS: Mapping[str, Preset] = MappingProxyType(_built_in_presets())
+"""All presets by name. The ladder of the ablation is sine, harmonic, dynamic, reference."""
+
+
+def _overridden(name: str, distribution: Range | Choice, value: object) -> Range | Choice:
+    """A distribution with new values: (low, high) or one number for a range, any sequence or one value for a choice."""
+    values = tuple(value) if isinstance(value, Iterable) and not isinstance(value, str) else (value,)
+    if isinstance(distribution, Choice):
+        return replace(distribution, values=values)
+    if len(values) not in (1, 2) or not all(isinstance(end, int | float) for end in values):
+        raise ValueError(f"{name}: give (low, high) or one number, got {value!r}.")
+    return replace(distribution, low=values[0], high=values[-1])
+
+
+def get_preset(preset: str | Preset, **overrides: object) -> Preset:
+    """A preset by name, any of its ranges overridden by name.
+
+    Args:
+        preset: A name out of `PRESETS`, or a preset to vary further.
+        overrides: `duration` (s), `sampling_rate` (Hz), or any range: `(low, high)` or one number for a `Range`, the
+            list of values for a `Choice`.
+
+    Returns:
+        A validated preset that records its overrides.
+
+    Raises:
+        ValueError: for an unknown preset or parameter, a reversed or impossible range, frequencies above Nyquist.
+
+    Example:
+        >>> wide = get_preset("reference", f0=(50, 4000), mode=["harmonic"], duration=5.12)
+        >>> wide.num_samples, wide.ranges["f0"].high
+        (81920, 4000)
+    """
+    if isinstance(preset, str):
+        if preset not in PRESETS:
+            raise ValueError(f"Presets are {', '.join(PRESETS)}; got {preset!r}.")
+        preset = PRESETS[preset]
+    unknown = [name for name in overrides if name not in preset.ranges and name not in ("duration", "sampling_rate")]
+    if unknown:
+        known = ", ".join(["duration", "sampling_rate", *preset.ranges])
+        raise ValueError(f"A preset has the parameters {known}; got {', '.join(unknown)}.")
+    ranges = {
+        name: _overridden(name, distribution, overrides[name]) if name in overrides else distribution
+        for name, distribution in preset.ranges.items()
+    }
+    varied = replace(
+        preset,
+        ranges=ranges,
+        duration=overrides.get("duration", preset.duration),
+        sampling_rate=overrides.get("sampling_rate", preset.sampling_rate),
+        overrides={**preset.overrides, **overrides},
+    )
+    varied.validate()
+    return varied
+
+
+@dataclass(frozen=True)
+class Parameters(Mapping[str, Tensor]):
+    """Every generative factor of a batch of clips: a mapping from name to tensor, on the CPU.
+
+    Shapes are `(batch,)` for a clip's own, `(batch, events)` for an event's, `(batch, events, partials)` for a
+    partial's; entries past `num_events` or `num_partials` describe nothing. Units are those of `preset.ranges`, but
+    times (`onset`, `event_length`, `source_start`, `attack`, `decay`, `transient_onset`, `transient_length`) are all in s.
+
+    Args:
+        preset: Where they were drawn from.
+        seed: The stream of clips.
+        indices: Which clips, int64, shape `(batch,)`.
+        values: The tensors by name.
+    """
+
+    preset: Preset
+    seed: int
+    indices: Tensor
+    values: Mapping[str, Tensor]
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self.values[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.values)
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    @property
+    def event_exists(self) -> Tensor:
+        """Which event slots are used, bool, shape `(batch, events)`."""
+        return torch.arange(self["f0"].shape[1]) < self["num_events"][:, None]
+
+
+def _validated_indices(indices: Tensor | Iterable[int] | int) -> Tensor:
+    indices = torch.as_tensor(list(indices) if isinstance(indices, range) else indices, device="cpu").reshape(-1)
+    if indices.numel() == 0:
+        raise ValueError("A batch has at least one clip, got no indices.")
+    if indices.is_floating_point() or indices.is_complex() or indices.dtype == torch.bool:
+        raise ValueError(f"Clip indices are whole numbers, got {indices.dtype}; convert them to int64.")
+    if int(indices.min()) < 0:
+        raise ValueError(f"Clip indices count from 0, got {int(indices.min())}.")
+    return indices.to(torch.int64)
+
+
+def draw(preset: str | Preset, seed: int, indices: Tensor | Iterable[int] | int, **overrides: object) -> Parameters:
+    """Draw the parameters of the clips `indices` of the stream `seed`.
+
+    Args:
+        preset: A name out of `PRESETS` or a `Preset`.
+        seed: Any integer of 64 bits.
+        indices: Clip indices, each 0 or more.
+        overrides: As in `get_preset`.
+
+    Returns:
+        The parameters; clip i of a seed is the same whatever else is asked for.
+
+    Raises:
+        ValueError: for an unknown preset or parameter, an impossible range, no or negative indices.
+
+    Example:
+        >>> parameters = draw("reference", seed=0, indices=range(4))
+        >>> parameters["f0"].shape, parameters.preset.ranges["f0"].unit
+        (torch.Size([4, 5]), 'Hz')
+        >>> bool((parameters["onset"] + parameters["event_length"] <= 10.24).all())
+        True
+    """
+    preset = get_preset(preset, **overrides)
+    indices = _validated_indices(indices)
+    ranges = preset.ranges
+    num_slots = int(ranges["num_events"].high)
+    num_sources = 1 if preset.shared_source else num_slots
+    num_partials = int(ranges["num_partials"].high)
+
+    def sample(name: str, *size: int) -> Tensor:
+        return ranges[name].sample(uniform(seed, indices, name, size))
+
+    def source(name: str, *size: int) -> Tensor:
+        return sample(name, num_sources, *size).expand(-1, num_slots, *size)
+
+    def happens(name: str) -> Tensor:
+        return uniform(seed, indices, name) < ranges[name].low
+
+    values = {name: source(name) for name in ("f0", "mode", "num_partials")}
+    for name in ("partial_rolloff", "partial_gain", "partial_detuning", "partial_phase"):
+        values[name] = source(name, num_partials)
+    values |= {name: source(name) for name in ("modulation_index", "modulation_ratio", "pulse_shape")}
+    if preset.band_limited:
+        values["modulation_index"] = _carson_limited(values, preset.sampling_rate)
+    values["num_events"] = sample("num_events")
+    values |= _draw_events(preset, seed, indices, values["num_events"])
+    values["amplitude"] = sample("amplitude", num_slots)
+    for name in ("attack", "decay"):
+        values[name] = sample(name, num_slots) * values["event_length"]
+    values["transient"] = happens("transient_probability")
+    values["transient_length"] = sample("transient_length").clamp(max=preset.duration)
+    room = preset.duration - values["transient_length"]
+    values["transient_onset"] = uniform(seed, indices, "transient_onset") * room
+    values["transient_gain"] = sample("transient_gain")
+    values["damping"] = happens("damping_probability")
+    values["cutoff"] = sample("cutoff")
+    values["noise_gain"] = sample("noise_gain")
+    values["noise_key"] = random_bits(seed, indices, "noise")
+    values["transient_key"] = random_bits(seed, indices, "transient")
+    return Parameters(preset, seed, indices, MappingProxyType(values))
+
+
+def _draw_events(preset: Preset, seed: int, indices: Tensor, num_events: Tensor) -> dict[str, Tensor]:
+    """Length, place in the clip and place in the source of every event, in s, shape `(batch, events)`."""
+    span = preset.ranges["event_length"]
+    size = (int(preset.ranges["num_events"].high),)
+    longest = (preset.duration / num_events.to(torch.float64)).clamp(max=span.high)
+    shortest = longest.clamp(max=span.low)
+    share = uniform(seed, indices, "event_length", size)
+    length = shortest[:, None] + share * (longest - shortest)[:, None]
+    room = preset.duration - length
+    return {
+        "event_length": length,
+        "onset": uniform(seed, indices, "onset", size) * room,
+        "source_start": uniform(seed, indices, "source_start", size) * room,
+    }
+
+
+def _carson_limited(values: Mapping[str, Tensor], sampling_rate: int) -> Tensor:
+    r"""Modulation indices for which Carson's bandwidth stays below Nyquist: $f_0 + (\beta + 1) r f_0 \le f_s / 2$."""
+    highest = (sampling_rate / 2 / values["f0"] - 1) / values["modulation_ratio"] - 1
+    return torch.minimum(values["modulation_index"], highest.clamp(min=0.0))

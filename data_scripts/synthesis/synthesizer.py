@@ -1,0 +1,279 @@
+"""Parameters to waveforms, by excitation, dynamics and shaping in order. Knows no mel, no model, no chance.
+
+Work is laid out before anything is rendered: a clip is cut into tiles, and every event into the tiles that it touches.
+Which rows go where is known on the CPU from the parameters alone, so the device never waits and silence costs nothing.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from audiopg.data_scripts.counter_random import white_noise
+from audiopg.data_scripts.synthesis.dynamics import adsr, gate
+from audiopg.data_scripts.synthesis.excitation import (
+    frequency_modulation,
+    partial_sum,
+    phase_in_cycles,
+    pulse_partials,
+    sawtooth,
+    square,
+)
+from audiopg.data_scripts.synthesis.parameters import MODES, PULSE_SHAPES, Parameters, Preset
+from audiopg.data_scripts.synthesis.shaping import low_pass, peak_normalise
+
+_TILE = 4096
+_FEW_PARTIALS = 16
+HARMONIC, FM, PULSE = range(len(MODES))
+
+
+@dataclass(frozen=True)
+class _Events:
+    """The events of a batch in a flat list, on the device, times in samples; each field has shape `(events,)`."""
+
+    values: dict[str, Tensor]
+    onset: Tensor
+    length: Tensor
+    source_start: Tensor
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self.values[name]
+
+
+def _in_samples(seconds: Tensor, sampling_rate: int) -> Tensor:
+    return torch.round(seconds * sampling_rate).to(torch.int64)
+
+
+def _flatten_events(parameters: Parameters, clip: Tensor, slot: Tensor, device: torch.device) -> _Events:
+    rate = parameters.preset.sampling_rate
+    names = [name for name, value in parameters.items() if value.dim() > 1]
+    values = {name: parameters[name][clip, slot].to(device) for name in names}
+    times = {name: _in_samples(values[name], rate) for name in ("onset", "event_length", "source_start")}
+    return _Events(values, times["onset"], times["event_length"], times["source_start"])
+
+
+def _envelope(events: _Events, event: Tensor, start: Tensor, preset: Preset, num_samples: int) -> Tensor:
+    """Level of the listed events from `start` samples after their onset on."""
+    length = events.length[event]
+    if not preset.enveloped:
+        return gate(start, length, num_samples=num_samples) * events["amplitude"][event, None].float()
+    attack, decay = (events[name][event] * preset.sampling_rate for name in ("attack", "decay"))
+    envelope = adsr(start, attack, decay, length, num_samples=num_samples)
+    return envelope * events["amplitude"][event, None].float()
+
+
+def _harmonic(events: _Events, event: Tensor, start: Tensor, preset: Preset) -> Tensor:
+    """Tiles of harmonic sources: partial k near k f0 with amplitude k^-g times its gain."""
+    rolloff = events["partial_rolloff"][event]
+    k = torch.arange(1, rolloff.shape[1] + 1, device=rolloff.device, dtype=torch.float64)
+    frequencies = events["f0"][event, None] * k * events["partial_detuning"][event]
+    exists = k <= events["num_partials"][event, None]
+    if preset.band_limited:
+        exists = exists & (frequencies < preset.sampling_rate / 2)
+    amplitudes = torch.where(exists, k**-rolloff * events["partial_gain"][event], 0.0).float()
+    phases = events["partial_phase"][event]
+    return partial_sum(frequencies, amplitudes, phases, start, num_samples=_TILE, sampling_rate=preset.sampling_rate)
+
+
+def _fm(events: _Events, event: Tensor, start: Tensor, preset: Preset) -> Tensor:
+    f0, index, ratio = (events[name][event] for name in ("f0", "modulation_index", "modulation_ratio"))
+    return frequency_modulation(f0, index, ratio, start, num_samples=_TILE, sampling_rate=preset.sampling_rate)
+
+
+def _pulse(events: _Events, event: Tensor, start: Tensor, preset: Preset) -> Tensor:
+    """Tiles of pulses with sharp, aliasing edges."""
+    cycles = phase_in_cycles(events["f0"][event], start, num_samples=_TILE, sampling_rate=preset.sampling_rate)
+    is_square = events["pulse_shape"][event, None] == PULSE_SHAPES.index("square")
+    return torch.where(is_square, square(cycles), sawtooth(cycles))
+
+
+def _band_limited_pulse(events: _Events, event: Tensor, start: Tensor, preset: Preset, num_partials: int) -> Tensor:
+    """Tiles of pulses as the sum of their Fourier series below the Nyquist frequency."""
+    f0 = events["f0"][event]
+    k = torch.arange(1, num_partials + 1, device=f0.device, dtype=torch.float64)
+    frequencies = f0[:, None] * k
+    amplitudes = pulse_partials(events["pulse_shape"][event] == PULSE_SHAPES.index("square"), num_partials)
+    amplitudes = amplitudes * (frequencies < preset.sampling_rate / 2)
+    return partial_sum(
+        frequencies,
+        amplitudes,
+        torch.zeros_like(frequencies),
+        start,
+        num_samples=_TILE,
+        sampling_rate=preset.sampling_rate,
+    )
+
+
+def _tiles(parameters: Parameters, clip: Tensor, slot: Tensor) -> tuple[Tensor, Tensor]:
+    """Every (event, tile of its clip) pair that meets, as two CPU tensors of shape `(rows,)`."""
+    rate = parameters.preset.sampling_rate
+    onset = _in_samples(parameters["onset"][clip, slot], rate)
+    end = (onset + _in_samples(parameters["event_length"][clip, slot], rate)).clamp(max=parameters.preset.num_samples)
+    first, last = onset // _TILE, torch.maximum(onset, end - 1) // _TILE
+    counts = last - first + 1
+    event = torch.repeat_interleave(torch.arange(len(clip)), counts)
+    return event, torch.arange(len(event)) - (counts.cumsum(0) - counts)[event] + first[event]
+
+
+Render = Callable[[_Events, Tensor, Tensor, Preset], Tensor]
+
+
+def _kinds(parameters: Parameters, clip: Tensor, slot: Tensor) -> list[tuple[Tensor, Render]]:
+    """The kinds of source: for each, which of the listed events are of it, shape `(events,)`, and what renders it."""
+    preset, mode = parameters.preset, parameters["mode"][clip, slot]
+    kinds: list[tuple[Tensor, Render]] = [(mode == HARMONIC, _harmonic), (mode == FM, _fm)]
+    if not preset.band_limited:
+        return [*kinds, (mode == PULSE, _pulse)]
+    # Low notes have many partials below Nyquist; the others are not made to carry them.
+    nyquist, f0 = preset.sampling_rate / 2, parameters["f0"][clip, slot]
+    is_low, most_partials = f0 * _FEW_PARTIALS < nyquist, int(nyquist / preset.ranges["f0"].low)
+    for group, num_partials in ((~is_low, _FEW_PARTIALS), (is_low, most_partials)):
+        kinds.append(((mode == PULSE) & group, partial(_band_limited_pulse, num_partials=num_partials)))
+    return kinds
+
+
+def _render_events(parameters: Parameters, clips: Tensor) -> None:
+    """Add every event to `clips`, shape `(batch, tiles, 4096)`, kind by kind and slot by slot.
+
+    Within one slot no two rows share a tile, so the sum is made in one order on every device.
+    """
+    preset, device = parameters.preset, clips.device
+    slot, clip = torch.nonzero(parameters.event_exists.T, as_tuple=True)
+    events = _flatten_events(parameters, clip, slot, device)
+    event, tile = _tiles(parameters, clip, slot)
+    for is_of_kind, render_tiles in _kinds(parameters, clip, slot):
+        rows = torch.nonzero(is_of_kind[event]).squeeze(1)
+        if len(rows) == 0:
+            continue
+        row_event, row_tile = event[rows].to(device), tile[rows].to(device)
+        start = row_tile * _TILE - events.onset[row_event]
+        sound = render_tiles(events, row_event, start + events.source_start[row_event], preset)
+        sound *= _envelope(events, row_event, start, preset, _TILE)
+        target = (clip[event[rows]] * clips.shape[1] + tile[rows]).to(device)
+        rows_of_slot = torch.bincount(slot[event[rows]]).tolist()
+        for part, where in zip(sound.split(rows_of_slot), target.split(rows_of_slot), strict=True):
+            clips.view(-1, _TILE).index_add_(0, where, part)
+
+
+def _add_bursts(bursts: Tensor, clip: Tensor, position: Tensor, clips: Tensor) -> None:
+    """Add short sounds `(bursts, samples)` to clips `(batch, samples)` at sample positions; what falls outside is cut."""
+    where = position[:, None] + torch.arange(bursts.shape[1], device=clips.device)
+    bursts = bursts * ((where >= 0) & (where < clips.shape[1]))
+    where = where.clamp(0, clips.shape[1] - 1) + clip[:, None] * clips.shape[1]
+    clips.view(-1).index_add_(0, where.flatten(), bursts.flatten())
+
+
+def _render_transients(parameters: Parameters, clips: Tensor) -> None:
+    """Add the noise bursts to `clips`, shape `(batch, samples)`.
+
+    A shared source carries its burst into every event that reads that part of it, under the event's envelope;
+    otherwise the burst is a sound of its own.
+    """
+    preset, device = parameters.preset, clips.device
+    rate = preset.sampling_rate
+    clip = torch.nonzero(parameters["transient"]).squeeze(1)
+    if len(clip) == 0:
+        return
+    onset, length = (
+        _in_samples(parameters[f"transient_{name}"][clip], rate).to(device) for name in ("onset", "length")
+    )
+    longest = round(min(preset.ranges["transient_length"].high, preset.duration) * rate)
+    bursts = white_noise(parameters["transient_key"][clip].to(device), longest)
+    bursts *= gate(torch.zeros_like(length), length, num_samples=longest)
+    bursts *= parameters["transient_gain"][clip].to(device, torch.float32)[:, None]
+    if not preset.shared_source:
+        _add_bursts(bursts, clip.to(device), onset, clips)
+        return
+    for slot in range(parameters["f0"].shape[1]):
+        reads = torch.nonzero(parameters["num_events"][clip] > slot).squeeze(1)
+        if len(reads) == 0:
+            continue
+        events = _flatten_events(parameters, clip[reads], torch.full_like(reads, slot), device)
+        row = reads.to(device)
+        start = onset[row] - events.source_start
+        envelope = _envelope(events, torch.arange(len(row), device=device), start, preset, longest)
+        _add_bursts(bursts[row] * envelope, clip[reads].to(device), events.onset + start, clips)
+
+
+def _damp(parameters: Parameters, signal: Tensor) -> Tensor:
+    """Low-pass the clips that are damped, in place."""
+    preset = parameters.preset
+    damped = torch.nonzero(parameters["damping"]).squeeze(1)
+    if len(damped) == 0:
+        return signal
+    rows, cutoff = damped.to(signal.device), parameters["cutoff"][damped].to(signal.device)
+    lowest = preset.ranges["cutoff"].low
+    filtered = low_pass(signal[rows], cutoff, sampling_rate=preset.sampling_rate, lowest_cutoff=lowest)
+    if preset.clipped_by_damping:
+        filtered.clamp_(-1.0, 1.0)
+    return signal.index_copy_(0, rows, filtered)
+
+
+def render_components(parameters: Parameters, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
+    r"""The two summands of equation 1 before normalisation: the signal s(t) and the noise $\lambda_n n(t)$.
+
+    Args:
+        parameters: From `draw`.
+        device: Where to render.
+
+    Returns:
+        Two tensors, float32, shape `(batch, samples)`.
+
+    Example:
+        >>> from audiopg.data_scripts.synthesis import draw
+        >>> signal, noise = render_components(draw("dynamic", seed=0, indices=[0], duration=0.5))
+        >>> bool(noise.any())
+        False
+    """
+    preset, batch = parameters.preset, len(parameters.indices)
+    # A caller's mixed precision is meant for a network; sound needs all of float32.
+    with torch.no_grad(), torch.autocast(torch.device(device).type, enabled=False):
+        tiles = -(-preset.num_samples // _TILE)
+        signal = torch.zeros(batch, tiles * _TILE, device=device)
+        _render_events(parameters, signal.view(batch, tiles, _TILE))
+        signal = signal[:, : preset.num_samples].contiguous()
+        _render_transients(parameters, signal)
+        signal = _damp(parameters, signal)
+        noise = white_noise(parameters["noise_key"].to(device), preset.num_samples)
+        noise *= parameters["noise_gain"].to(device, torch.float32)[:, None]
+    return signal, noise
+
+
+def render(parameters: Parameters, device: torch.device | str = "cpu") -> Tensor:
+    r"""Waveforms of a batch of clips (AudioPG, equation 1): $x = (s + \lambda_n n) / \max |s + \lambda_n n|$.
+
+    Args:
+        parameters: From `draw`.
+        device: Where to render; the samples of every device agree to 1e-5.
+
+    Returns:
+        float32 in [-1, 1], shape `(batch, samples)`.
+
+    Example:
+        >>> from audiopg.data_scripts.synthesis import draw
+        >>> render(draw("audiopg", seed=0, indices=range(2), duration=1.0)).shape
+        torch.Size([2, 16000])
+    """
+    signal, noise = render_components(parameters, device)
+    return peak_normalise(signal + noise)
+
+
+def signal_to_noise_ratio(signal: Tensor, noise: Tensor) -> Tensor:
+    r"""Level of the signal over the noise in dB: $10 \log_{10} (\overline{s^2} / \overline{n^2})$ over the whole clip.
+
+    Peak normalisation takes the absolute gain away; this is what is left of loudness.
+
+    Args:
+        signal: Shape `(batch, samples)`, as from `render_components`.
+        noise: Of the same shape.
+
+    Returns:
+        float32 of shape `(batch,)`; infinite without noise.
+
+    Example:
+        >>> signal_to_noise_ratio(torch.ones(1, 8), 0.1 * torch.ones(1, 8)).round().tolist()
+        [20.0]
+    """
+    return 10 * torch.log10(signal.square().mean(-1) / noise.square().mean(-1))
