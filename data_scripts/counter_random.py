@@ -7,7 +7,7 @@ arguments give equal bits whatever the batch, the process or the machine.
 
 import hashlib
 import math
-from functools import lru_cache
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -39,7 +39,7 @@ def _mix(x: Tensor) -> Tensor:
     return _xor_shift(x, 31, 64)
 
 
-@lru_cache(maxsize=None)
+@cache
 def _slot(name: str) -> int:
     return _wrap(int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "little"), 64)
 

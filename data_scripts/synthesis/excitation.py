@@ -1,8 +1,8 @@
 r"""Sources of sound in closed form: sums of partials, frequency modulation, pulses. Pure functions of time.
 
 Time is split as t = block + offset. A phase is taken modulo one cycle in float64 at each block and each offset, where
-there are few, and added in float32, where there are many: exact to $10^{-6}$ however long the clip. A sum of sinusoids then
-becomes a small matrix product, by the angle addition theorem, with two columns per partial.
+there are few, and added in float32, where there are many: exact to $10^{-6}$ however long the clip. A sum of sinusoids
+then becomes a small matrix product, by the angle addition theorem, with two columns per partial.
 """
 
 import math
@@ -77,7 +77,8 @@ def partial_sum(
 
     Example:
         >>> one = torch.ones(1, 1)
-        >>> x = partial_sum(one.double() * 4000, one, 0 * one.double(), torch.tensor([0]), num_samples=2, sampling_rate=16000)
+        >>> f, start = one.double() * 4000, torch.tensor([0])
+        >>> x = partial_sum(f, one, 0 * f, start, num_samples=2, sampling_rate=16000)
         >>> x.round(decimals=4).tolist()
         [[0.0, 1.0]]
     """
@@ -96,7 +97,9 @@ def partial_sum(
 def frequency_modulation(
     f0: Tensor, index: Tensor, ratio: Tensor, start: Tensor, *, num_samples: int, sampling_rate: int
 ) -> Tensor:
-    r"""Sine carrier, its phase modulated by a sine: $x(t) = \sin(2 \pi f_0 t + \beta \sin(2 \pi r f_0 t))$ (Chowning, 1973).
+    r"""Sine carrier, its phase modulated by a sine (Chowning, 1973; AudioPG, section 3.1).
+
+    $x(t) = \sin(2 \pi f_0 t + \beta \sin(2 \pi r f_0 t))$
 
     Args:
         f0: Carrier frequency in Hz, float64, shape `(batch,)`.

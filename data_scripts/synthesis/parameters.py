@@ -1,7 +1,7 @@
 """What a clip is made of: presets of ranges, and `draw`, which turns (preset, seed, indices) into named parameters.
 
-Knows no signal processing. Every number is drawn on the CPU in float64 with exactly rounded operations alone (+, -, *, /,
-comparisons), so a clip's parameters are the same bits on every machine and in any batch.
+Knows no signal processing. Every number is drawn on the CPU in float64 with exactly rounded operations alone (+, -, *,
+/, comparisons), so a clip's parameters are the same bits on every machine and in any batch.
 """
 
 import math
@@ -216,7 +216,7 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(_built_in_presets())
 
 
 def _overridden(name: str, distribution: Range | Choice, value: object) -> Range | Choice:
-    """A distribution with new values: (low, high) or one number for a range, any sequence or one value for a choice."""
+    """A distribution with new values: (low, high) or one number for a range, some or one of the values for a choice."""
     values = tuple(value) if isinstance(value, Iterable) and not isinstance(value, str) else (value,)
     if isinstance(distribution, Choice):
         return replace(distribution, values=values)
@@ -273,7 +273,8 @@ class Parameters(Mapping[str, Tensor]):
 
     Shapes are `(batch,)` for a clip's own, `(batch, events)` for an event's, `(batch, events, partials)` for a
     partial's; entries past `num_events` or `num_partials` describe nothing. Units are those of `preset.ranges`, but
-    times (`onset`, `event_length`, `source_start`, `attack`, `decay`, `transient_onset`, `transient_length`) are all in s.
+    that all times are in s (`onset`, `event_length`, `source_start`, `attack`, `decay`, `transient_onset`,
+    `transient_length`).
 
     Args:
         preset: Where they were drawn from.

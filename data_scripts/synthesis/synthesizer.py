@@ -158,7 +158,7 @@ def _render_events(parameters: Parameters, clips: Tensor) -> None:
 
 
 def _add_bursts(bursts: Tensor, clip: Tensor, position: Tensor, clips: Tensor) -> None:
-    """Add short sounds `(bursts, samples)` to clips `(batch, samples)` at sample positions; what falls outside is cut."""
+    """Add short sounds `(bursts, samples)` to clips `(batch, samples)` at sample positions, cut at the clip's ends."""
     where = position[:, None] + torch.arange(bursts.shape[1], device=clips.device)
     bursts = bursts * ((where >= 0) & (where < clips.shape[1]))
     where = where.clamp(0, clips.shape[1] - 1) + clip[:, None] * clips.shape[1]
