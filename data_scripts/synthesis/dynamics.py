@@ -45,8 +45,9 @@ def adsr(start: Tensor, attack: Tensor, decay: Tensor, length: Tensor, *, num_sa
 
     Example:
         >>> samples = lambda x: torch.tensor([x])
-        >>> adsr(samples(0), samples(2.0), samples(2.0), samples(7), num_samples=8).round(decimals=2).tolist()
-        [[0.0, 0.5, 1.0, 0.8, 0.6, 0.4, 0.2, 0.0]]
+        >>> tenths = 10 * adsr(samples(0), samples(2.0), samples(2.0), samples(7), num_samples=8)
+        >>> tenths.round().int().tolist()
+        [[0, 5, 10, 8, 6, 4, 2, 0]]
     """
     attack, decay, length = (x.float()[:, None] for x in (attack, decay, length))
     time = (start[:, None] + torch.arange(num_samples, device=start.device)).float()

@@ -173,8 +173,8 @@ def pulse_partials(is_square: Tensor, num_partials: int) -> Tensor:
         float32 of shape `(batch, num_partials)`.
 
     Example:
-        >>> (pulse_partials(torch.tensor([False, True]), 3) * math.pi).round(decimals=3).tolist()
-        [[2.0, -1.0, 0.667], [4.0, 0.0, 1.333]]
+        >>> (pulse_partials(torch.tensor([False, True]), 3) * 3 * math.pi).round().tolist()
+        [[6.0, -3.0, 2.0], [12.0, 0.0, 4.0]]
     """
     k = torch.arange(1, num_partials + 1, device=is_square.device)
     odd = (k % 2 == 1).float()

@@ -216,7 +216,7 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(_built_in_presets())
 
 
 def _overridden(name: str, distribution: Range | Choice, value: object) -> Range | Choice:
-    """A distribution with new values: (low, high) or one number for a range, some or one of the values for a choice."""
+    """A distribution with new values: (low, high) or one number for a range, one or more values for a choice."""
     values = tuple(value) if isinstance(value, Iterable) and not isinstance(value, str) else (value,)
     if isinstance(distribution, Choice):
         return replace(distribution, values=values)

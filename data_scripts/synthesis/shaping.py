@@ -25,8 +25,8 @@ def _fast_length(minimum: int) -> int:
 def low_pass(waveform: Tensor, cutoff: Tensor, *, sampling_rate: int, lowest_cutoff: float) -> Tensor:
     r"""Second-order low-pass filter with Q 0.707 (Bristow-Johnson, "Cookbook formulae for audio EQ biquad filters").
 
-    The bilinear transform of $H(s) = 1 / (s^2 + s / Q + 1)$ with $s = j \tan(\omega / 2) / \tan(\omega_c / 2)$, applied
-    in the frequency domain to the clip and enough silence after it for the filter to ring out.
+    The bilinear transform of $H(s) = 1 / (s^2 + s / Q + 1)$ with $s = j \tan(\omega / 2) / \tan(\omega_c / 2)$,
+    applied in the frequency domain to the clip and enough silence after it for the filter to ring out.
 
     Args:
         waveform: float32, shape `(batch, samples)`.
