@@ -1,0 +1,180 @@
+"""The configuration of AudioPG models: plain numbers, checked when they are set down. This file knows no torch."""
+
+from dataclasses import fields
+from typing import Any
+
+from huggingface_hub.dataclasses import strict
+from transformers import PreTrainedConfig
+
+AUTO_MAP = {
+    "AutoConfig": "configuration_audiopg.AudioPGConfig",
+    "AutoModel": "modeling_audiopg.AudioPGModel",
+    "AutoModelForPreTraining": "modeling_audiopg.AudioPGForPreTraining",
+    "AutoModelForAudioClassification": "modeling_audiopg.AudioPGForAudioClassification",
+}
+"""What `config.auto_map` must hold before a checkpoint is saved, for every Auto class to find its class in the folder.
+
+`save_pretrained` alone would note only the class that is being saved. The feature extractor is absent on purpose:
+`AutoFeatureExtractor` reads its class from `preprocessor_config.json`, which has an `auto_map` of its own.
+"""
+
+SIZES: dict[str, dict[str, int]] = {
+    "tiny": {
+        "hidden_size": 192,
+        "num_hidden_layers": 6,
+        "num_attention_heads": 3,
+        "intermediate_size": 768,
+        "decoder_hidden_size": 128,
+        "decoder_num_hidden_layers": 2,
+        "decoder_num_attention_heads": 4,
+        "decoder_intermediate_size": 512,
+    },
+    "small": {
+        "hidden_size": 384,
+        "num_hidden_layers": 12,
+        "num_attention_heads": 6,
+        "intermediate_size": 1536,
+        "decoder_hidden_size": 256,
+        "decoder_num_hidden_layers": 4,
+        "decoder_num_attention_heads": 8,
+        "decoder_intermediate_size": 1024,
+    },
+    "base": {},
+}
+"""Named sizes as differences from the defaults of `AudioPGConfig`, which are the paper's."""
+
+_COUNTS = (
+    "num_mel_bins",
+    "patch_size",
+    "hidden_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "intermediate_size",
+    "decoder_hidden_size",
+    "decoder_num_hidden_layers",
+    "decoder_num_attention_heads",
+    "decoder_intermediate_size",
+)
+
+# Accepted beside the fields: `PreTrainedConfig` turns them into attributes of another name.
+_INDIRECT_OPTIONS = {"num_labels", "attn_implementation"}
+
+
+@strict
+class AudioPGConfig(PreTrainedConfig):
+    """Describes an AudioPG model; the defaults are the ViT-Base/16 of the paper (AudioPG, section 4).
+
+    Args:
+        num_mel_bins: Mel bands of a spectrogram, a multiple of `patch_size`.
+        patch_size: Side of a square patch, in frames and in mel bands.
+        hidden_size: Width of the encoder, a multiple of 4 and of `num_attention_heads`.
+        num_hidden_layers: Blocks of the encoder.
+        num_attention_heads: Attention heads of each encoder block.
+        intermediate_size: Width inside the feed-forward part of each encoder block.
+        hidden_act: Name of the activation inside the feed-forward parts, encoder and decoder.
+        layer_norm_eps: Added to the variance in every layer normalisation.
+        qkv_bias: Whether the query, key and value projections have a bias.
+        initializer_range: Standard deviation of the class and mask tokens at initialisation.
+        drop_path_rate: Stochastic depth: the probability to skip a residual branch of the last encoder block while
+            training; it grows linearly from 0 at the first block.
+        decoder_hidden_size: Width of the decoder, a multiple of 4 and of `decoder_num_attention_heads`.
+        decoder_num_hidden_layers: Blocks of the decoder.
+        decoder_num_attention_heads: Attention heads of each decoder block.
+        decoder_intermediate_size: Width inside the feed-forward part of each decoder block.
+        mask_ratio: Share of the patches hidden from the encoder in pre-training, at least 0 and below 1.
+        norm_pix_loss: Whether the loss compares with patches standardised each by its own mean and variance.
+
+    Raises:
+        ValueError: if two numbers do not fit together; the message names the rule, the value and the remedy.
+
+    Example:
+        >>> config = AudioPGConfig()
+        >>> config.hidden_size, config.num_mel_bins // config.patch_size
+        (768, 8)
+    """
+
+    model_type = "audiopg"
+
+    num_mel_bins: int = 128
+    patch_size: int = 16
+    hidden_size: int = 768
+    num_hidden_layers: int = 12
+    num_attention_heads: int = 12
+    intermediate_size: int = 3072
+    hidden_act: str = "gelu"
+    layer_norm_eps: float = 1e-6
+    qkv_bias: bool = True
+    initializer_range: float | int = 0.02
+    drop_path_rate: float | int = 0.0
+    decoder_hidden_size: int = 512
+    decoder_num_hidden_layers: int = 8
+    decoder_num_attention_heads: int = 16
+    decoder_intermediate_size: int = 2048
+    mask_ratio: float | int = 0.75
+    norm_pix_loss: bool = True
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        """Check the numbers against each other, then hand what is left to `PreTrainedConfig`."""
+        self._check_positive()
+        self._check_sizes("hidden_size", "num_attention_heads")
+        self._check_sizes("decoder_hidden_size", "decoder_num_attention_heads")
+        if self.num_mel_bins % self.patch_size:
+            raise ValueError(
+                f"`num_mel_bins` must be a multiple of `patch_size`, got {self.num_mel_bins} and {self.patch_size}: "
+                "choose a patch size that divides the mel bands."
+            )
+        for name in ("mask_ratio", "drop_path_rate"):
+            value = getattr(self, name)
+            if not 0 <= value < 1:
+                raise ValueError(f"`{name}` must be at least 0 and below 1, got {value}: write 75 % as 0.75.")
+        super().__post_init__(**kwargs)
+
+    def _check_positive(self) -> None:
+        for name in _COUNTS:
+            if getattr(self, name) < 1:
+                raise ValueError(f"`{name}` must be at least 1, got {getattr(self, name)}: it counts something.")
+
+    def _check_sizes(self, width_name: str, heads_name: str) -> None:
+        width, heads = getattr(self, width_name), getattr(self, heads_name)
+        if width % heads:
+            raise ValueError(
+                f"`{width_name}` must be a multiple of `{heads_name}`, got {width} and {heads}: every attention head "
+                "has the same width, so change one of the two."
+            )
+        if width % 4:
+            raise ValueError(
+                f"`{width_name}` must be a multiple of 4, got {width}: the positions use a sine and a cosine for each "
+                "of two axes, so round it to a multiple of 4."
+            )
+
+    @classmethod
+    def of_size(cls, size: str, **overrides: Any) -> "AudioPGConfig":
+        """Build the configuration of a named size.
+
+        Args:
+            size: `"tiny"` (hidden size 192), `"small"` (384) or `"base"` (768, the paper's).
+            overrides: Fields to set otherwise; `num_labels` and `attn_implementation` are accepted too.
+
+        Returns:
+            The configuration.
+
+        Raises:
+            ValueError: if the size is unknown, or an override is not a field. The constructor itself keeps unknown
+                names silently, because a `config.json` may carry more than this version knows.
+
+        Example:
+            >>> AudioPGConfig.of_size("tiny", mask_ratio=0.8).hidden_size
+            192
+        """
+        if size not in SIZES:
+            raise ValueError(
+                f"`size` must be one of {sorted(SIZES)}, got {size!r}: for others, set the fields yourself."
+            )
+        known = {field.name for field in fields(cls)} | _INDIRECT_OPTIONS
+        unknown = sorted(set(overrides) - known)
+        if unknown:
+            raise ValueError(f"Overrides must be fields of {cls.__name__}, got {unknown}: check the spelling.")
+        return cls(**{**SIZES[size], **overrides})
+
+
+__all__ = ["AUTO_MAP", "SIZES", "AudioPGConfig"]

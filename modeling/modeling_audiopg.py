@@ -1,0 +1,854 @@
+"""AudioPG: a masked autoencoder over log-mel spectrograms, and the encoder and classifier that come out of it.
+
+A spectrogram is cut into square patches. In pre-training the encoder sees a quarter of them, a small decoder redraws
+the rest (He et al. 2022, "Masked Autoencoders Are Scalable Vision Learners"; AudioPG, section 4). Afterwards the
+encoder sees every patch, and the mean of its patch tokens describes the clip.
+
+Shapes, for 10.24 s at 16 kHz:
+
+    input_values (batch, 1024 frames, 128 mel bins)
+      -> patches (batch, 64 x 8 = 512, 16 x 16 = 256)      time outer, mel inner
+      -> visible patches (batch, 128, 256)                 chosen before they are embedded
+      -> hidden states (batch, 1 + 128, 768)               one class token in front
+      -> decoder logits (batch, 512, 256)
+
+Tensors of ones and zeros called `attention_mask` count frames; boolean tensors called `valid` count patches or tokens.
+A patch is valid when any of its frames is real. Only valid patches are ever seen, attended to, pooled or scored.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers import initialization as init
+from transformers.activations import ACT2FN
+from transformers.masking_utils import create_bidirectional_mask
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.modeling_outputs import SequenceClassifierOutput
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+from transformers.utils import ModelOutput
+from transformers.utils.generic import can_return_tuple, merge_with_config_defaults
+from transformers.utils.output_capturing import capture_outputs
+
+from .configuration_audiopg import AudioPGConfig
+
+
+@dataclass
+class AudioPGModelOutput(ModelOutput):
+    """What the encoder returns.
+
+    Args:
+        last_hidden_state: Tokens after the final norm, shape `(batch, 1 + visible patches, hidden_size)`. The class
+            token comes first; then every patch in order, or, with masking, the visible ones by rising noise.
+        pooler_output: Mean of the valid patch tokens, shape `(batch, hidden_size)`.
+        mask: 1 where a patch is masked, shape `(batch, patches)`; 0 where it is visible, and at padding.
+        ids_restore: Rank of each patch in the order of the noise, shape `(batch, patches)`: visible patch `i` is patch
+            token `ids_restore[i]`.
+        hidden_states: Input of the first block and output of each block, before the final norm, when asked for.
+        attentions: Attention weights of each block, `(batch, heads, tokens, tokens)`, when asked for.
+    """
+
+    last_hidden_state: Tensor | None = None
+    pooler_output: Tensor | None = None
+    mask: Tensor | None = None
+    ids_restore: Tensor | None = None
+    hidden_states: tuple[Tensor, ...] | None = None
+    attentions: tuple[Tensor, ...] | None = None
+
+
+@dataclass
+class AudioPGForPreTrainingOutput(ModelOutput):
+    """What the masked autoencoder returns.
+
+    Args:
+        loss: Mean squared error over the masked patches, a float32 scalar; None when nothing was masked.
+        logits: Predicted patches, shape `(batch, patches, patch_size ** 2)`, standardised if `norm_pix_loss` is set.
+        mask: 1 where a patch was masked and is scored, shape `(batch, patches)`.
+        ids_restore: Rank of each patch in the order of the noise, shape `(batch, patches)`.
+        hidden_states: Hidden states of the encoder, when asked for.
+        attentions: Attention weights of the encoder, when asked for.
+    """
+
+    loss: Tensor | None = None
+    logits: Tensor | None = None
+    mask: Tensor | None = None
+    ids_restore: Tensor | None = None
+    hidden_states: tuple[Tensor, ...] | None = None
+    attentions: tuple[Tensor, ...] | None = None
+
+
+def patchify(values: Tensor, patch_size: int) -> Tensor:
+    """Cut spectrograms into square patches, time outer and mel inner, both among patches and inside each.
+
+    Args:
+        values: Shape `(batch, frames, mel bins)`.
+        patch_size: Side of a patch, in frames and in mel bins.
+
+    Returns:
+        Shape `(batch, frames * mel bins / patch_size ** 2, patch_size ** 2)`.
+
+    Raises:
+        ValueError: if a side of the spectrogram is not a multiple of `patch_size`.
+
+    Example:
+        >>> patchify(torch.arange(8.0).reshape(1, 2, 4), patch_size=2).tolist()
+        [[[0.0, 1.0, 4.0, 5.0], [2.0, 3.0, 6.0, 7.0]]]
+    """
+    batch, frames, mel_bins = values.shape
+    if frames % patch_size or mel_bins % patch_size:
+        raise ValueError(
+            f"Both sides of a spectrogram must be multiples of the patch size {patch_size}, got {frames} frames and "
+            f"{mel_bins} mel bins: pad it first."
+        )
+    rows, columns = frames // patch_size, mel_bins // patch_size
+    # (B, rows, p, columns, p) -> (B, rows, columns, p, p)
+    grid = values.reshape(batch, rows, patch_size, columns, patch_size).transpose(2, 3)
+    return grid.reshape(batch, rows * columns, patch_size * patch_size)
+
+
+def unpatchify(patches: Tensor, patch_size: int, num_mel_bins: int) -> Tensor:
+    """Put patches back together: the inverse of `patchify`.
+
+    Args:
+        patches: Shape `(batch, patches, patch_size ** 2)`.
+        patch_size: Side of a patch, in frames and in mel bins.
+        num_mel_bins: Mel bins of the spectrogram.
+
+    Returns:
+        Shape `(batch, frames, num_mel_bins)`.
+
+    Raises:
+        ValueError: if the patches do not fill whole rows of the spectrogram.
+
+    Example:
+        >>> values = torch.randn(2, 32, 64)
+        >>> torch.equal(unpatchify(patchify(values, 16), 16, num_mel_bins=64), values)
+        True
+    """
+    batch, num_patches, pixels = patches.shape
+    columns = num_mel_bins // patch_size
+    if pixels != patch_size**2 or num_mel_bins % patch_size or num_patches % columns:
+        raise ValueError(
+            f"Patches must have patch_size ** 2 = {patch_size**2} values and fill rows of {num_mel_bins} mel bins, "
+            f"got {num_patches} patches of {pixels} values: pass the sizes that they were cut with."
+        )
+    rows = num_patches // columns
+    # (B, rows, columns, p, p) -> (B, rows, p, columns, p)
+    grid = patches.reshape(batch, rows, columns, patch_size, patch_size).transpose(2, 3)
+    return grid.reshape(batch, rows * patch_size, num_mel_bins)
+
+
+def _wide_dtype(device: torch.device) -> torch.dtype:
+    # Metal has no float64.
+    return torch.float32 if device.type == "mps" else torch.float64
+
+
+def sincos_positions(rows: int, columns: int, dim: int, device: torch.device | str = "cpu") -> Tensor:
+    r"""Compute fixed two-dimensional positions for a grid of patches (AudioPG, section 4; He et al. 2022).
+
+    Each axis gets half of the channels: $[\sin(p \omega_0), \ldots, \cos(p \omega_0), \ldots]$ with
+    $\omega_i = 10000^{-i / (D / 4)}$ for $i < D / 4$. The first half codes the column (mel), the second the row
+    (time).
+
+    Args:
+        rows: Patches along time.
+        columns: Patches along mel.
+        dim: Channels $D$, a multiple of 4.
+        device: Where to compute.
+
+    Returns:
+        Shape `(rows * columns, dim)`, row by row, in float32. A class token gets zeros instead.
+
+    Raises:
+        ValueError: if `dim` is not a multiple of 4.
+
+    Example:
+        >>> sincos_positions(rows=2, columns=1, dim=4).round(decimals=2).tolist()
+        [[0.0, 1.0, 0.0, 1.0], [0.0, 1.0, 0.8399999737739563, 0.5400000214576721]]
+    """
+    if dim % 4:
+        raise ValueError(f"`dim` must be a multiple of 4, got {dim}: two axes need a sine and a cosine each.")
+    device = torch.device(device)
+    wide = _wide_dtype(device)
+    omega = 10000.0 ** (-torch.arange(dim // 4, dtype=wide, device=device) / (dim // 4))
+
+    def axis(length: int) -> Tensor:
+        angles = torch.arange(length, dtype=wide, device=device)[:, None] * omega
+        return torch.cat([angles.sin(), angles.cos()], dim=1).float()
+
+    mel = axis(columns).expand(rows, columns, dim // 2)
+    time = axis(rows)[:, None].expand(rows, columns, dim // 2)
+    return torch.cat([mel, time], dim=-1).reshape(rows * columns, dim)
+
+
+def valid_patches(attention_mask: Tensor, patch_size: int, columns: int) -> Tensor:
+    """Tell which patches hold at least one real frame.
+
+    Args:
+        attention_mask: 1 at real frames, 0 at padding, shape `(batch, frames)`.
+        patch_size: Frames per patch.
+        columns: Patches along mel.
+
+    Returns:
+        Booleans of shape `(batch, patches)`.
+
+    Example:
+        >>> valid_patches(torch.tensor([[1, 0, 0, 0]]), patch_size=2, columns=3).tolist()
+        [[True, True, True, False, False, False]]
+    """
+    batch, frames = attention_mask.shape
+    rows = attention_mask.bool().reshape(batch, frames // patch_size, patch_size).any(dim=-1)
+    return rows.repeat_interleave(columns, dim=1)
+
+
+def _invert_permutation(ids: Tensor) -> Tensor:
+    ranks = torch.arange(ids.shape[1], device=ids.device).expand_as(ids)
+    return torch.zeros_like(ids).scatter(1, ids, ranks)
+
+
+def random_masking(
+    noise: Tensor, mask_ratio: float, valid: Tensor | None = None
+) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:
+    r"""Choose the patches that the encoder sees: those with the smallest noise.
+
+    Of $n$ valid patches a clip keeps $\lfloor n (1 - r) \rfloor$, but at least one. The slots are as many as a clip
+    without padding would fill, a number known from the shapes alone, so that choosing never waits for the device.
+
+    Args:
+        noise: One number per patch, shape `(batch, patches)`; equal numbers keep the order of the patches.
+        mask_ratio: Share $r$ to hide.
+        valid: False at padded patches, shape `(batch, patches)`; None when there is no padding.
+
+    Returns:
+        A tuple of
+        `ids_keep`, the patch in each slot, shape `(batch, slots)`;
+        `slot_valid`, False at slots that the clip does not fill, shape `(batch, slots)`, None if `valid` is None;
+        `mask`, float32, 1 at hidden valid patches, shape `(batch, patches)`;
+        `ids_restore`, the rank of each patch, shape `(batch, patches)`.
+
+    Example:
+        >>> ids_keep, _, mask, ids_restore = random_masking(torch.tensor([[0.9, 0.1, 0.5, 0.3]]), mask_ratio=0.5)
+        >>> ids_keep.tolist(), mask.tolist(), ids_restore.tolist()
+        ([[1, 3]], [[1.0, 0.0, 1.0, 0.0]], [[3, 0, 2, 1]])
+    """
+    num_patches = noise.shape[1]
+    num_slots = max(1, int(num_patches * (1 - mask_ratio)))
+    if valid is None:
+        ids_shuffle = noise.argsort(dim=1, stable=True)
+        ids_restore = _invert_permutation(ids_shuffle)
+        return ids_shuffle[:, :num_slots], None, (ids_restore >= num_slots).float(), ids_restore
+
+    ids_shuffle = noise.masked_fill(~valid, torch.inf).argsort(dim=1, stable=True)
+    ids_restore = _invert_permutation(ids_shuffle)
+    num_valid = valid.sum(dim=1, keepdim=True)
+    # In the wide dtype this product rounds as Python's above, so padding cannot change the number of kept patches.
+    num_kept = (num_valid.to(_wide_dtype(noise.device)) * (1 - mask_ratio)).long().clamp(min=1).minimum(num_valid)
+    slot_valid = torch.arange(num_slots, device=noise.device) < num_kept
+    mask = ((ids_restore >= num_kept) & valid).float()
+    return ids_shuffle[:, :num_slots], slot_valid, mask, ids_restore
+
+
+def standardize_patches(patches: Tensor) -> Tensor:
+    """Standardise each patch by its own mean and unbiased variance (AudioPG, section 4).
+
+    Args:
+        patches: Shape `(batch, patches, patch_size ** 2)`.
+
+    Returns:
+        The same shape; constant patches become zero, because 1e-6 is added to the variance.
+
+    Example:
+        >>> standardize_patches(torch.tensor([[[1.0, 2.0, 3.0]]])).round(decimals=3).tolist()
+        [[[-1.0, 0.0, 1.0]]]
+    """
+    variance, mean = torch.var_mean(patches, dim=-1, keepdim=True)
+    return (patches - mean) / (variance + 1e-6).sqrt()
+
+
+def reconstruction_loss(logits: Tensor, patches: Tensor, mask: Tensor, *, norm_pix_loss: bool = True) -> Tensor:
+    """Mean squared error of the predicted patches, averaged over the masked ones.
+
+    Args:
+        logits: Predictions, shape `(batch, patches, patch_size ** 2)`.
+        patches: The true patches, same shape.
+        mask: 1 at patches to score, shape `(batch, patches)`.
+        norm_pix_loss: Whether to compare with standardised patches.
+
+    Returns:
+        A float32 scalar; 0 when no patch is masked.
+
+    Example:
+        >>> mask = torch.tensor([[0.0, 1.0]])
+        >>> reconstruction_loss(torch.ones(1, 2, 4), torch.zeros(1, 2, 4), mask).item()
+        1.0
+    """
+    target = patches.float()
+    if norm_pix_loss:
+        target = standardize_patches(target)
+    error = (logits.float() - target).square().mean(dim=-1)
+    return (error * mask).sum() / mask.sum().clamp(min=1)
+
+
+def classification_loss(logits: Tensor, labels: Tensor, problem_type: str | None = None) -> Tensor:
+    """Compute the loss of a classifier, soft labels (mixup, label smoothing) included.
+
+    | `problem_type` | labels | loss |
+    |---|---|---|
+    | single_label_classification, or None | class numbers `(batch,)` | cross-entropy |
+    | single_label_classification, or None | probabilities `(batch, num_labels)`, float | soft cross-entropy |
+    | multi_label_classification | zeros and ones `(batch, num_labels)` | binary cross-entropy |
+    | regression, or None with one label | numbers `(batch,)` or `(batch, num_labels)` | mean squared error |
+
+    Unlike transformers' own loss, float labels do not turn a model without problem type into a multi-label one.
+
+    Args:
+        logits: Shape `(batch, num_labels)`.
+        labels: See the table.
+        problem_type: See the table; None chooses by the number of labels.
+
+    Returns:
+        A float32 scalar.
+
+    Raises:
+        ValueError: if the labels fit no row of the table.
+
+    Example:
+        >>> logits = torch.tensor([[2.0, 0.0]])
+        >>> hard = classification_loss(logits, torch.tensor([0]))
+        >>> torch.equal(hard, classification_loss(logits, torch.tensor([[1.0, 0.0]])))
+        True
+    """
+    logits = logits.float()
+    labels = labels.to(logits.device)
+    if problem_type is None:
+        problem_type = "regression" if logits.shape[-1] == 1 else "single_label_classification"
+    if problem_type == "regression":
+        return nn.functional.mse_loss(logits, _same_shape(labels, logits).float())
+    if problem_type == "multi_label_classification":
+        return nn.functional.binary_cross_entropy_with_logits(logits, _same_shape(labels, logits).float())
+    if problem_type != "single_label_classification":
+        raise ValueError(
+            "`problem_type` must be single_label_classification, multi_label_classification or regression, got "
+            f"{problem_type!r}: set `config.problem_type` to one of them."
+        )
+    if labels.is_floating_point():
+        return nn.functional.cross_entropy(logits, _same_shape(labels, logits).float())
+    if labels.ndim != 1:
+        raise ValueError(
+            "Whole-number labels must have shape (batch,) for single-label classification, got "
+            f"{tuple(labels.shape)}: "
+            'for several labels per clip set `config.problem_type = "multi_label_classification"`.'
+        )
+    return nn.functional.cross_entropy(logits, labels)
+
+
+def _same_shape(labels: Tensor, logits: Tensor) -> Tensor:
+    if labels.numel() == logits.numel() and logits.shape[-1] == 1:
+        return labels.reshape(logits.shape)
+    if labels.shape != logits.shape:
+        raise ValueError(
+            f"Labels of this kind must have the shape of the logits, {tuple(logits.shape)}, got "
+            f"{tuple(labels.shape)}: check `config.num_labels` and `config.problem_type`."
+        )
+    return labels
+
+
+def _check_inputs(
+    config: AudioPGConfig, input_values: Tensor, attention_mask: Tensor | None, noise: Tensor | None
+) -> None:
+    shape = tuple(input_values.shape)
+    if len(shape) != 3 or shape[2] != config.num_mel_bins:
+        raise ValueError(
+            f"`input_values` must have shape (batch, frames, {config.num_mel_bins} mel bins), got {shape}: make "
+            "them with the AudioPGFeatureExtractor of this checkpoint, which takes waveforms."
+        )
+    if shape[1] == 0 or shape[1] % config.patch_size:
+        raise ValueError(
+            f"The frames of `input_values` must be a multiple of the patch size {config.patch_size}, got "
+            f"{shape[1]}: the AudioPGFeatureExtractor pads them so."
+        )
+    if attention_mask is not None and tuple(attention_mask.shape) != shape[:2]:
+        raise ValueError(
+            f"`attention_mask` must have one number per frame, shape {shape[:2]}, got "
+            f"{tuple(attention_mask.shape)}: take the one that the AudioPGFeatureExtractor returns."
+        )
+    num_patches = shape[1] * shape[2] // config.patch_size**2
+    if noise is not None and tuple(noise.shape) != (shape[0], num_patches):
+        raise ValueError(
+            f"`noise` must have one number per patch, shape {(shape[0], num_patches)}, got {tuple(noise.shape)}: "
+            "draw it with torch.rand in that shape."
+        )
+
+
+def _masked_mean(tokens: Tensor, valid: Tensor | None) -> Tensor:
+    if valid is None:
+        return tokens.mean(dim=1)
+    weights = valid.to(tokens.dtype)[..., None]
+    return (tokens * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1)
+
+
+def _token_mask(config: AudioPGConfig, hidden_states: Tensor, valid: Tensor | None) -> Any:
+    """Make the attention mask for a class token and patches, in the form that the attention implementation wants."""
+    if valid is None:
+        # Not left to `create_bidirectional_mask`: while compiling it writes out a mask of ones even when there is no
+        # padding, and then the fast attention kernels are out of reach.
+        return None
+    class_token = valid.new_ones(valid.shape[0], 1)
+    tokens_valid = torch.cat([class_token, valid], dim=1)
+    return create_bidirectional_mask(config=config, inputs_embeds=hidden_states, attention_mask=tokens_valid)
+
+
+class AudioPGEmbeddings(nn.Module):
+    """Projects patches linearly, adds their positions and puts the class token in front."""
+
+    def __init__(self, config: AudioPGConfig) -> None:
+        super().__init__()
+        # A convolution with its kernel as stride is a linear layer; written so, patches can be chosen beforehand.
+        self.patch_embeddings = nn.Linear(config.patch_size**2, config.hidden_size)
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, config.hidden_size))
+
+    def forward(self, patches: Tensor, positions: Tensor) -> Tensor:
+        """Embed patches, `(batch, n, patch_size ** 2)`, at positions that broadcast with `(batch, n, hidden_size)`."""
+        dtype = self.cls_token.dtype  # of the residual stream: the parameters', under autocast too
+        tokens = self.patch_embeddings(patches.to(dtype)).to(dtype) + positions.to(dtype)
+        return torch.cat([self.cls_token.expand(tokens.shape[0], -1, -1), tokens], dim=1)
+
+
+def eager_attention_forward(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float,
+    **kwargs: Any,
+) -> tuple[Tensor, Tensor]:
+    """Attention written out, for `attn_implementation="eager"`: the only one that returns its weights.
+
+    Args:
+        module: The attention layer; unused, part of the interface that all implementations share.
+        query: Shape `(batch, heads, tokens, head width)`, like `key` and `value`.
+        key: See `query`.
+        value: See `query`.
+        attention_mask: Added to the scores, broadcasts with `(batch, heads, tokens, tokens)`.
+        scaling: Factor of the scores.
+        kwargs: Settings of other implementations; unused.
+
+    Returns:
+        The mixed values, `(batch, tokens, heads, head width)`, and the weights, `(batch, heads, tokens, tokens)`.
+    """
+    scores = query @ key.transpose(-1, -2) * scaling
+    if attention_mask is not None:
+        scores = scores + attention_mask
+    weights = scores.softmax(dim=-1, dtype=torch.float32).to(value.dtype)
+    return (weights @ value).transpose(1, 2), weights
+
+
+class AudioPGAttention(nn.Module):
+    """Multi-head self-attention with one projection for queries, keys and values."""
+
+    def __init__(self, config: AudioPGConfig, hidden_size: int, num_attention_heads: int) -> None:
+        super().__init__()
+        self.config = config
+        self.head_dim = hidden_size // num_attention_heads
+        self.scaling = self.head_dim**-0.5
+        self.is_causal = False  # read by the attention implementations
+        self.qkv = nn.Linear(hidden_size, 3 * hidden_size, bias=config.qkv_bias)
+        self.o_proj = nn.Linear(hidden_size, hidden_size)
+
+    def forward(self, hidden_states: Tensor, attention_mask: Any = None) -> tuple[Tensor, Tensor | None]:
+        """Mix tokens `(batch, tokens, hidden_size)`; the weights come along where the implementation has them."""
+        batch, tokens, _ = hidden_states.shape
+        # (B, T, 3D) -> (3, B, heads, T, head width)
+        qkv = self.qkv(hidden_states).view(batch, tokens, 3, -1, self.head_dim).permute(2, 0, 3, 1, 4)
+        query, key, value = qkv.unbind(0)
+        attention: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(
+            self.config._attn_implementation, eager_attention_forward
+        )
+        mixed, weights = attention(self, query, key, value, attention_mask, scaling=self.scaling, dropout=0.0)
+        return self.o_proj(mixed.reshape(batch, tokens, -1)), weights
+
+
+class AudioPGMLP(nn.Module):
+    """The feed-forward part of a block."""
+
+    def __init__(self, config: AudioPGConfig, hidden_size: int, intermediate_size: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(hidden_size, intermediate_size)
+        self.activation_fn = ACT2FN[config.hidden_act]
+        self.fc2 = nn.Linear(intermediate_size, hidden_size)
+
+    def forward(self, hidden_states: Tensor) -> Tensor:
+        """Transform each token of `(batch, tokens, hidden_size)` by itself."""
+        return self.fc2(self.activation_fn(self.fc1(hidden_states)))
+
+
+class AudioPGDropPath(nn.Module):
+    """Stochastic depth: while training, drops a branch for whole clips and scales up that of the others in return."""
+
+    def __init__(self, drop_rate: float) -> None:
+        super().__init__()
+        self.drop_rate = drop_rate
+
+    def forward(self, branch: Tensor) -> Tensor:
+        """Keep each clip of `(batch, tokens, hidden_size)` with probability 1 - `drop_rate`."""
+        if not self.training or self.drop_rate == 0:
+            return branch
+        keep_rate = 1 - self.drop_rate
+        kept = torch.rand(branch.shape[0], 1, 1, device=branch.device) < keep_rate
+        return branch * (kept / keep_rate).to(branch.dtype)
+
+    def extra_repr(self) -> str:
+        """Show the rate when the model is printed."""
+        return f"drop_rate={self.drop_rate:.3f}"
+
+
+class AudioPGLayer(GradientCheckpointingLayer):
+    """A pre-norm Transformer block: attention, then a feed-forward part, each added to its input."""
+
+    def __init__(
+        self,
+        config: AudioPGConfig,
+        hidden_size: int,
+        num_attention_heads: int,
+        intermediate_size: int,
+        drop_path_rate: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.layernorm_before = nn.LayerNorm(hidden_size, eps=config.layer_norm_eps)
+        self.attention = AudioPGAttention(config, hidden_size, num_attention_heads)
+        self.layernorm_after = nn.LayerNorm(hidden_size, eps=config.layer_norm_eps)
+        self.mlp = AudioPGMLP(config, hidden_size, intermediate_size)
+        self.drop_path = AudioPGDropPath(drop_path_rate)
+
+    def forward(self, hidden_states: Tensor, attention_mask: Any = None) -> Tensor:
+        """Transform tokens `(batch, tokens, hidden_size)`."""
+        attended, _ = self.attention(self.layernorm_before(hidden_states), attention_mask)
+        hidden_states = hidden_states + self.drop_path(attended)
+        return hidden_states + self.drop_path(self.mlp(self.layernorm_after(hidden_states)))
+
+
+class AudioPGDecoder(nn.Module):
+    """Redraws every patch from the tokens of the visible ones."""
+
+    def __init__(self, config: AudioPGConfig) -> None:
+        super().__init__()
+        self.config = config
+        width = config.decoder_hidden_size
+        self.decoder_embed = nn.Linear(config.hidden_size, width)
+        self.mask_token = nn.Parameter(torch.zeros(1, 1, width))
+        self.layers = nn.ModuleList(
+            AudioPGLayer(config, width, config.decoder_num_attention_heads, config.decoder_intermediate_size)
+            for _ in range(config.decoder_num_hidden_layers)
+        )
+        self.norm = nn.LayerNorm(width, eps=config.layer_norm_eps)
+        self.decoder_pred = nn.Linear(width, config.patch_size**2)
+
+    def forward(self, latent: Tensor, mask: Tensor, ids_restore: Tensor, valid: Tensor | None) -> Tensor:
+        """Predict all patches.
+
+        Args:
+            latent: Encoder tokens, class token first, shape `(batch, 1 + visible patches, hidden_size)`.
+            mask: 1 at masked patches, shape `(batch, patches)`.
+            ids_restore: Rank of each patch in the order of the noise, shape `(batch, patches)`.
+            valid: False at padded patches, shape `(batch, patches)`, or None.
+
+        Returns:
+            Predicted patches, shape `(batch, patches, patch_size ** 2)`.
+        """
+        tokens = self.decoder_embed(latent).to(self.mask_token.dtype)
+        class_token, visible = tokens[:, :1], tokens[:, 1:]
+        ids_keep = _invert_permutation(ids_restore)[:, : visible.shape[1]]
+        if valid is not None:
+            # Slots that a padded clip does not fill hold no visible patch.
+            slot_valid = (valid & (mask == 0)).gather(1, ids_keep)
+            visible = torch.where(slot_valid[..., None], visible, self.mask_token)
+        batch, num_patches = ids_restore.shape
+        canvas = self.mask_token.expand(batch, num_patches, -1)
+        canvas = canvas.scatter(1, ids_keep[..., None].expand_as(visible), visible)
+
+        columns = self.config.num_mel_bins // self.config.patch_size
+        positions = sincos_positions(num_patches // columns, columns, canvas.shape[-1], canvas.device)
+        hidden_states = torch.cat([class_token, canvas + positions.to(canvas.dtype)], dim=1)
+        attention_mask = _token_mask(self.config, hidden_states, valid)
+        for layer in self.layers:
+            hidden_states = layer(hidden_states, attention_mask)
+        return self.decoder_pred(self.norm(hidden_states)[:, 1:])
+
+
+class AudioPGPreTrainedModel(PreTrainedModel):
+    """What the AudioPG models share: how weights start, load and save, and what the library may assume of them."""
+
+    config: AudioPGConfig
+    base_model_prefix = "audiopg"
+    main_input_name = "input_values"
+    input_modalities = ["audio"]  # noqa: RUF012
+    supports_gradient_checkpointing = True
+    # The losses are means over what is in the batch; `Trainer` must not rescale them by a count of labels.
+    accepts_loss_kwargs = False
+    _no_split_modules = ["AudioPGEmbeddings", "AudioPGLayer"]  # noqa: RUF012
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_flex_attn = True
+    _supports_attention_backend = True
+    _can_compile_fullgraph = True
+    _can_record_outputs = {"hidden_states": AudioPGLayer, "attentions": AudioPGAttention}  # noqa: RUF012
+    _input_embed_layer = "patch_embeddings"
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        """Start as a masked autoencoder does: Xavier-uniform linears, small random class and mask tokens."""
+        if isinstance(module, nn.Linear):
+            init.xavier_uniform_(module.weight)
+            if module.bias is not None:
+                init.zeros_(module.bias)
+        elif isinstance(module, nn.LayerNorm):
+            init.ones_(module.weight)
+            init.zeros_(module.bias)
+        elif isinstance(module, AudioPGEmbeddings):
+            init.normal_(module.cls_token, std=self.config.initializer_range)
+        elif isinstance(module, AudioPGDecoder):
+            init.normal_(module.mask_token, std=self.config.initializer_range)
+
+
+class AudioPGModel(AudioPGPreTrainedModel):
+    """The AudioPG encoder: spectrograms in, one token per visible patch and a clip embedding out.
+
+    Args:
+        config: Sizes of the model.
+
+    Example:
+        >>> model = AudioPGModel(AudioPGConfig.of_size("tiny")).eval()
+        >>> output = model(torch.randn(2, 64, 128))
+        >>> output.last_hidden_state.shape, output.pooler_output.shape
+        (torch.Size([2, 33, 192]), torch.Size([2, 192]))
+    """
+
+    def __init__(self, config: AudioPGConfig) -> None:
+        super().__init__(config)
+        self.embeddings = AudioPGEmbeddings(config)
+        deepest = max(1, config.num_hidden_layers - 1)
+        self.layers = nn.ModuleList(
+            AudioPGLayer(
+                config,
+                config.hidden_size,
+                config.num_attention_heads,
+                config.intermediate_size,
+                drop_path_rate=config.drop_path_rate * depth / deepest,
+            )
+            for depth in range(config.num_hidden_layers)
+        )
+        self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.post_init()
+
+    @merge_with_config_defaults
+    @capture_outputs(tie_last_hidden_states=False)
+    def forward(
+        self,
+        input_values: Tensor,
+        attention_mask: Tensor | None = None,
+        noise: Tensor | None = None,
+        *,
+        output_hidden_states: bool | None = None,
+        output_attentions: bool | None = None,
+    ) -> AudioPGModelOutput:
+        """Encode a batch of spectrograms.
+
+        Args:
+            input_values: Standardised log-mel spectrograms, shape `(batch, frames, num_mel_bins)`; the frames are a
+                multiple of `config.patch_size`.
+            attention_mask: 1 at real frames, 0 at padding, shape `(batch, frames)`; None when all are real. Leave it
+                out where you can: attention without a mask has faster kernels.
+            noise: One number per patch, shape `(batch, patches)`. If given, the encoder sees only the patches with
+                the smallest noise, `1 - config.mask_ratio` of them; if not, it sees all, in training too.
+            output_hidden_states: Whether to return the tokens before and after each block.
+            output_attentions: Whether to return the attention weights; needs `attn_implementation="eager"`.
+
+        Returns:
+            The tokens, their mean, and which patches were masked.
+
+        Raises:
+            ValueError: if a shape does not fit, or attention weights are wanted of an implementation without any.
+        """
+        _check_inputs(self.config, input_values, attention_mask, noise)
+        self._check_attentions(output_attentions)
+        config = self.config
+        columns = config.num_mel_bins // config.patch_size
+        patches = patchify(input_values, config.patch_size)
+        batch, num_patches, _ = patches.shape
+        valid = None if attention_mask is None else valid_patches(attention_mask, config.patch_size, columns)
+        positions = sincos_positions(num_patches // columns, columns, config.hidden_size, patches.device)
+
+        if noise is None:
+            mask = torch.zeros(batch, num_patches, device=patches.device)
+            ids_restore = torch.arange(num_patches, device=patches.device).expand(batch, -1)
+        else:
+            ids_keep, valid, mask, ids_restore = random_masking(noise, config.mask_ratio, valid)
+            patches = patches.gather(1, ids_keep[..., None].expand(-1, -1, patches.shape[-1]))
+            positions = positions[ids_keep]
+        if valid is not None:
+            # Whatever stands in the padding, or in a slot that is not filled, no part of it may get through.
+            patches = patches.masked_fill(~valid[..., None], 0.0)
+
+        hidden_states = self.embeddings(patches, positions)
+        token_mask = _token_mask(config, hidden_states, valid)
+        for layer in self.layers:
+            hidden_states = layer(hidden_states, token_mask)
+        hidden_states = self.norm(hidden_states)
+        return AudioPGModelOutput(
+            last_hidden_state=hidden_states,
+            pooler_output=_masked_mean(hidden_states[:, 1:], valid),
+            mask=mask,
+            ids_restore=ids_restore,
+        )
+
+    def _check_attentions(self, output_attentions: bool | None) -> None:
+        wanted = self.config.output_attentions if output_attentions is None else output_attentions
+        if wanted and self.config._attn_implementation != "eager":
+            raise ValueError(
+                'Attention weights exist only with attn_implementation="eager", got '
+                f'"{self.config._attn_implementation}": load the model with attn_implementation="eager", or call '
+                'model.set_attn_implementation("eager").'
+            )
+
+
+class AudioPGForPreTraining(AudioPGPreTrainedModel):
+    """The masked autoencoder: the encoder, and a decoder that redraws the patches that were hidden from it.
+
+    Args:
+        config: Sizes of the model.
+
+    Example:
+        >>> model = AudioPGForPreTraining(AudioPGConfig.of_size("tiny"))
+        >>> output = model(torch.randn(2, 64, 128), noise=torch.rand(2, 32))
+        >>> output.logits.shape, int(output.mask.sum())
+        (torch.Size([2, 32, 256]), 48)
+    """
+
+    def __init__(self, config: AudioPGConfig) -> None:
+        super().__init__(config)
+        self.audiopg = AudioPGModel(config)
+        self.decoder = AudioPGDecoder(config)
+        self.post_init()
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_values: Tensor,
+        attention_mask: Tensor | None = None,
+        noise: Tensor | None = None,
+        **kwargs: Any,
+    ) -> AudioPGForPreTrainingOutput:
+        """Hide patches, redraw them, and compare.
+
+        Args:
+            input_values: Standardised log-mel spectrograms, shape `(batch, frames, num_mel_bins)`.
+            attention_mask: 1 at real frames, 0 at padding, shape `(batch, frames)`; None when all are real.
+            noise: One number per patch, shape `(batch, patches)`: the smallest stay visible. If not given, it is drawn
+                while training; in evaluation nothing is masked, and the logits show how visible patches are redrawn.
+            kwargs: `output_hidden_states` and `output_attentions`, as for `AudioPGModel`.
+
+        Returns:
+            The loss (None if nothing was masked), the predicted patches and the mask.
+
+        Raises:
+            ValueError: as `AudioPGModel`.
+        """
+        config = self.config
+        if noise is None and self.training:
+            _check_inputs(config, input_values, attention_mask, noise)
+            num_patches = input_values.shape[1] * input_values.shape[2] // config.patch_size**2
+            noise = torch.rand(input_values.shape[0], num_patches, device=input_values.device)
+        encoded = self.audiopg(input_values, attention_mask, noise, return_dict=True, **kwargs)
+        columns = config.num_mel_bins // config.patch_size
+        valid = None if attention_mask is None else valid_patches(attention_mask, config.patch_size, columns)
+        logits = self.decoder(encoded.last_hidden_state, encoded.mask, encoded.ids_restore, valid)
+        loss = None
+        if noise is not None:
+            patches = patchify(input_values, config.patch_size)
+            loss = reconstruction_loss(logits, patches, encoded.mask, norm_pix_loss=config.norm_pix_loss)
+        return AudioPGForPreTrainingOutput(
+            loss=loss,
+            logits=logits,
+            mask=encoded.mask,
+            ids_restore=encoded.ids_restore,
+            hidden_states=encoded.hidden_states,
+            attentions=encoded.attentions,
+        )
+
+
+class AudioPGForAudioClassification(AudioPGPreTrainedModel):
+    """The encoder with a linear classifier on the mean of the patch tokens (AudioPG, section 4).
+
+    Args:
+        config: Sizes of the model; `num_labels` and `problem_type` shape the classifier and its loss.
+
+    Example:
+        >>> model = AudioPGForAudioClassification(AudioPGConfig.of_size("tiny", num_labels=50)).eval()
+        >>> model(torch.randn(2, 64, 128), labels=torch.tensor([7, 49])).logits.shape
+        torch.Size([2, 50])
+    """
+
+    def __init__(self, config: AudioPGConfig) -> None:
+        super().__init__(config)
+        self.audiopg = AudioPGModel(config)
+        self.classifier = nn.Linear(config.hidden_size, config.num_labels or 0)
+        self.post_init()
+
+    def freeze_feature_encoder(self) -> None:
+        """Stop the training of the patch projection, the only part that stands where others have a feature encoder.
+
+        It has this name because transformers' example script `run_audio_classification.py` calls it by default.
+        """
+        self.audiopg.embeddings.patch_embeddings.requires_grad_(False)
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_values: Tensor,
+        attention_mask: Tensor | None = None,
+        labels: Tensor | None = None,
+        **kwargs: Any,
+    ) -> SequenceClassifierOutput:
+        """Classify a batch of spectrograms; all patches are seen, in training too.
+
+        Args:
+            input_values: Standardised log-mel spectrograms, shape `(batch, frames, num_mel_bins)`.
+            attention_mask: 1 at real frames, 0 at padding, shape `(batch, frames)`; None when all are real.
+            labels: Class numbers `(batch,)`, probabilities `(batch, num_labels)`, or what else
+                `classification_loss` takes for `config.problem_type`.
+            kwargs: `output_hidden_states` and `output_attentions`, as for `AudioPGModel`.
+
+        Returns:
+            The logits, `(batch, num_labels)`, and the loss if labels were given.
+
+        Raises:
+            ValueError: as `AudioPGModel` and `classification_loss`.
+        """
+        encoded = self.audiopg(input_values, attention_mask, return_dict=True, **kwargs)
+        logits = self.classifier(encoded.pooler_output)
+        loss = None if labels is None else classification_loss(logits, labels, self.config.problem_type)
+        return SequenceClassifierOutput(
+            loss=loss, logits=logits, hidden_states=encoded.hidden_states, attentions=encoded.attentions
+        )
+
+
+__all__ = [
+    "AudioPGForAudioClassification",
+    "AudioPGForPreTraining",
+    "AudioPGForPreTrainingOutput",
+    "AudioPGModel",
+    "AudioPGModelOutput",
+    "AudioPGPreTrainedModel",
+    "classification_loss",
+    "patchify",
+    "random_masking",
+    "reconstruction_loss",
+    "sincos_positions",
+    "standardize_patches",
+    "unpatchify",
+    "valid_patches",
+]
