@@ -1,0 +1,266 @@
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from torchaudio.compliance import kaldi
+
+from audiopg.modeling import feature_extraction_audiopg
+from audiopg.modeling.feature_extraction_audiopg import REFERENCE_STATISTICS, AudioPGFeatureExtractor
+
+SAMPLING_RATE = 16000
+
+
+@pytest.fixture
+def feature_extractor():
+    return AudioPGFeatureExtractor()
+
+
+def noise(num_samples, seed=0):
+    return (0.1 * np.random.default_rng(seed).standard_normal(num_samples)).astype(np.float32)
+
+
+def extract(feature_extractor, audio, **options):
+    return feature_extractor(audio, sampling_rate=SAMPLING_RATE, **options)
+
+
+def test_values_are_standardised_kaldi_energies():
+    feature_extractor = AudioPGFeatureExtractor(mean=-3.0, std=2.0)
+    waveform = noise(163840)
+    inputs = extract(feature_extractor, waveform)
+    assert inputs["input_values"].shape == (1, 1024, 128)
+    expected = kaldi.fbank(
+        torch.from_numpy(waveform)[None],
+        sample_frequency=SAMPLING_RATE,
+        window_type="hanning",
+        num_mel_bins=128,
+        dither=0.0,
+    )
+    torch.testing.assert_close(inputs["input_values"][0, :1022], (expected + 3.0) / 4.0, rtol=0, atol=1e-4)
+
+
+def test_padding_is_marked_and_filled():
+    feature_extractor = AudioPGFeatureExtractor(padding_value=7.0)
+    inputs = extract(feature_extractor, [noise(163840), noise(16000)])
+    assert inputs["input_values"].shape == (2, 1024, 128)
+    assert inputs["attention_mask"].dtype == torch.int64
+    assert inputs["attention_mask"].sum(dim=1).tolist() == [1022, 98]
+    padding = inputs["attention_mask"] == 0
+    assert (inputs["input_values"][padding] == 7.0).all()
+    assert (inputs["input_values"][~padding] != 7.0).any(dim=-1).all()
+
+
+@pytest.mark.parametrize("lengths", [[400, 163840, 12347], [16000, 16000, 16000], [401, 559, 560, 561]])
+def test_a_batch_is_its_clips_one_by_one(feature_extractor, lengths):
+    clips = [noise(length, seed) for seed, length in enumerate(lengths)]
+    batch = extract(feature_extractor, clips)
+    for index, clip in enumerate(clips):
+        alone = extract(feature_extractor, clip)
+        num_frames = alone["attention_mask"].sum()
+        assert batch["attention_mask"][index].sum() == num_frames
+        torch.testing.assert_close(
+            batch["input_values"][index, :num_frames], alone["input_values"][0, :num_frames], rtol=0, atol=1e-5
+        )
+
+
+def test_a_clip_of_25_ms_is_one_frame_in_one_patch(feature_extractor):
+    inputs = extract(feature_extractor, noise(400))
+    assert inputs["input_values"].shape == (1, 16, 128)
+    assert inputs["attention_mask"].sum() == 1
+
+
+@pytest.mark.parametrize(
+    "convert",
+    [
+        lambda clip: clip.tolist(),
+        lambda clip: [clip.tolist()],
+        lambda clip: (clip,),
+        lambda clip: clip[None],
+        lambda clip: clip.astype(np.float64),
+        lambda clip: clip[::-1].copy()[::-1],
+        lambda clip: torch.from_numpy(clip),
+        lambda clip: [torch.from_numpy(clip)],
+        lambda clip: torch.from_numpy(clip)[None],
+        lambda clip: torch.from_numpy(clip).double(),
+    ],
+    ids=str,
+)
+def test_every_form_of_a_clip_gives_the_same_values(feature_extractor, convert):
+    clip = noise(8000)
+    expected = extract(feature_extractor, clip)["input_values"]
+    assert torch.equal(extract(feature_extractor, convert(clip))["input_values"], expected)
+
+
+def test_read_only_arrays_are_taken_without_a_warning(feature_extractor):
+    clip = noise(8000)
+    clip.flags.writeable = False
+    assert torch.isfinite(extract(feature_extractor, clip)["input_values"]).all()
+
+
+@pytest.mark.parametrize(("dtype", "full_scale"), [(np.int16, 2**15), (np.int32, 2**31)])
+def test_integer_samples_equal_their_float_values(feature_extractor, dtype, full_scale):
+    samples = (noise(8000).clip(-1, 1) * (full_scale - 1)).astype(dtype)
+    as_floats = samples.astype(np.float64) / full_scale
+    assert torch.equal(
+        extract(feature_extractor, samples)["input_values"], extract(feature_extractor, as_floats)["input_values"]
+    )
+
+
+def test_half_precision_is_taken(feature_extractor):
+    clip = noise(8000)
+    half = extract(feature_extractor, clip.astype(np.float16))["input_values"]
+    assert half.dtype == torch.float32
+    # Rounding to 10 bits is noise 60 dB below the clip: bands that hold nothing else differ, the mean does not.
+    assert (half - extract(feature_extractor, clip)["input_values"]).abs().mean() < 1e-2
+
+
+@pytest.mark.parametrize(
+    "clip",
+    [np.zeros(16000), np.ones(16000), -np.ones(16000), np.sign(noise(16000)), np.full(16000, -32768, np.int16)],
+    ids=["silence", "constant", "negative constant", "full-scale noise", "lowest int16"],
+)
+def test_extreme_sounds_stay_finite(feature_extractor, clip):
+    assert torch.isfinite(extract(feature_extractor, clip)["input_values"]).all()
+
+
+def test_the_mask_can_be_left_out_and_numpy_asked_for(feature_extractor):
+    inputs = extract(feature_extractor, noise(8000), return_tensors="np", return_attention_mask=False)
+    assert list(inputs) == ["input_values"]
+    assert isinstance(inputs["input_values"], np.ndarray)
+    assert "attention_mask" not in extract(AudioPGFeatureExtractor(return_attention_mask=False), noise(8000))
+
+
+def test_device_can_be_chosen(feature_extractor):
+    inputs = extract(feature_extractor, noise(8000), device="cpu")
+    assert inputs["input_values"].device.type == inputs["attention_mask"].device.type == "cpu"
+
+
+@pytest.mark.gpu
+def test_tensors_stay_on_their_device(feature_extractor):
+    inputs = extract(feature_extractor, [torch.from_numpy(noise(8000)).cuda(), torch.from_numpy(noise(4000)).cuda()])
+    assert inputs["input_values"].device.type == inputs["attention_mask"].device.type == "cuda"
+
+
+def test_saving_and_loading_keeps_everything(tmp_path):
+    statistics = {"preset": "reference", "seed": 3, "num_clips": 10}
+    saved = AudioPGFeatureExtractor(window="hamming", mean=-4.0, std=3.0, statistics=statistics, num_mel_bins=64)
+    saved.save_pretrained(tmp_path)
+    loaded = AudioPGFeatureExtractor.from_pretrained(tmp_path)
+    assert loaded.to_dict() == saved.to_dict()
+    assert loaded.statistics == statistics
+    clip = noise(8000)
+    assert torch.equal(extract(loaded, clip)["input_values"], extract(saved, clip)["input_values"])
+
+
+def test_statistics_are_those_of_the_reference_clips_or_unknown():
+    reference = AudioPGFeatureExtractor()
+    assert (reference.mean, reference.std) == (REFERENCE_STATISTICS["mean"], REFERENCE_STATISTICS["std"])
+    assert reference.statistics["preset"] == REFERENCE_STATISTICS["preset"]
+    assert AudioPGFeatureExtractor(mean=0.0, std=1.0).statistics == {}
+
+
+def test_it_travels_as_remote_code(tmp_path):
+    AudioPGFeatureExtractor.register_for_auto_class("AutoFeatureExtractor")
+    AudioPGFeatureExtractor(window="hamming").save_pretrained(tmp_path / "checkpoint")
+    assert (tmp_path / "checkpoint" / "spectrogram_audiopg.py").exists()
+    script = (
+        "import sys; sys.modules['audiopg'] = None\n"
+        "import numpy as np\n"
+        "from transformers import AutoFeatureExtractor\n"
+        "extractor = AutoFeatureExtractor.from_pretrained(sys.argv[1], trust_remote_code=True)\n"
+        "inputs = extractor(np.zeros(16000), sampling_rate=16000)\n"
+        "print(extractor.window, tuple(inputs['input_values'].shape))\n"
+    )
+    environment = {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "home"), "PATH": ""}
+    finished = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path / "checkpoint")],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert finished.stdout.strip() == "hamming (1, 112, 128)", finished.stderr
+
+
+def test_configuration_file_is_plain_json(tmp_path):
+    AudioPGFeatureExtractor().save_pretrained(tmp_path)
+    values = json.loads((tmp_path / "preprocessor_config.json").read_text())
+    assert values["sampling_rate"] == 16000
+    assert values["patch_size"] == 16
+    assert values["statistics"]["preset"] == REFERENCE_STATISTICS["preset"]
+
+
+def test_a_missing_sampling_rate_is_a_warning_only(feature_extractor, monkeypatch):
+    warnings = []
+    monkeypatch.setattr(feature_extraction_audiopg.logger, "warning_once", warnings.append, raising=False)
+    feature_extractor(noise(8000))
+    assert "without `sampling_rate`" in warnings.pop()
+    feature_extractor(noise(8000), sampling_rate=16000)
+    assert not warnings
+
+
+def test_gradient_reaches_the_waveform(feature_extractor):
+    waveforms = torch.from_numpy(noise(8000)).requires_grad_()
+    extract(feature_extractor, [waveforms, noise(4000)])["input_values"].sum().backward()
+    assert waveforms.grad.abs().sum() > 0
+
+
+def with_value(value, count):
+    clip = noise(8000)
+    clip[100 : 100 + count] = value
+    return clip
+
+
+@pytest.mark.parametrize(
+    ("audio", "message"),
+    [
+        ([], "no clip in the input"),
+        (np.zeros((0, 16000)), "no clip in the input"),
+        (np.zeros(0), "at least 25 ms .400 samples., and clip 0 has 0 samples"),
+        ([noise(8000), noise(399)], "clip 1 has 399 samples"),
+        (np.zeros((16000, 2)), r"has \(16000, 2\), which looks like channels"),
+        (torch.zeros(2, 16000, 2), "looks like channels"),
+        ([noise(8000), np.zeros((2, 8000))], r"clip 1 has \(2, 8000\).*clip.mean\(0\)"),
+        ([noise(8000), with_value(np.nan, 3)], "clip 1 has 3 NaN or infinite samples of 8000"),
+        (with_value(-np.inf, 2), "clip 0 has 2 NaN or infinite samples"),
+        (20000.0 * noise(8000), "pass them as int16 or divide them by 32768"),
+        (np.zeros(8000, dtype=np.uint8), "clip 0 has torch.uint8"),
+        (np.zeros(8000, dtype=np.int64), "clip 0 has torch.int64"),
+        ("recording.wav", "takes samples, and got a str"),
+        ({"array": noise(8000)}, "takes samples, and got a dict"),
+        (["recording.wav"], "clip 0 is a str"),
+    ],
+)
+def test_what_is_not_a_clip_is_refused(feature_extractor, audio, message):
+    with pytest.raises(ValueError, match=message):
+        extract(feature_extractor, audio)
+
+
+def test_another_sampling_rate_is_refused_with_the_remedy(feature_extractor):
+    with pytest.raises(
+        ValueError, match=r"takes audio at 16000 Hz, and got 44100 Hz.*resample\(waveform, 44100, 16000"
+    ):
+        feature_extractor(noise(44100), sampling_rate=44100)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"padding": "max_length"}, "`padding` is True"),
+        ({"padding": False}, "`padding` is True"),
+        ({"return_tensors": "tf"}, "`return_tensors` is"),
+    ],
+)
+def test_unknown_options_are_refused(feature_extractor, options, message):
+    with pytest.raises(ValueError, match=message):
+        extract(feature_extractor, noise(8000), **options)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"), [({"window": "povey"}, "`window` is one of"), ({"std": 0.0}, "`std` is a positive")]
+)
+def test_unusable_settings_are_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        AudioPGFeatureExtractor(**arguments)
