@@ -1,0 +1,270 @@
+"""Turn a masked autoencoder's research checkpoint into a folder that `from_pretrained` loads.
+
+    python training/convert_checkpoint.py checkpoint_epoch_100.pth runs/converted
+    python training/convert_checkpoint.py audiomae.pth runs/audiomae --encoder-only
+
+Three kinds of file are read: the research code's `.pth` (weights under `model_state_dict`), AudioMAE's `.pth` (weights
+under `model`) and `.safetensors` whose weights start with `model_state_dict.`. Sizes come from the shapes of the
+weights; only the numbers of heads and of mel bands leave no trace there, and are options. A weight without a name here, a
+missing one, or positions unlike ours end the conversion.
+
+AudioMAE's released decoder is made of Swin blocks, which ours is not: convert its encoder only.
+"""
+
+import argparse
+import logging
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from audiopg.modeling.configuration_audiopg import AUTO_MAP, AudioPGConfig
+from audiopg.modeling.modeling_audiopg import AudioPGForPreTraining, AudioPGModel, sincos_positions
+
+logger = logging.getLogger(__name__)
+
+# One row per part: its name there, its name here. `{n}` is the number of a block.
+ENCODER_RENAMES = {
+    "cls_token": "audiopg.embeddings.cls_token",
+    "patch_embed.proj.weight": "audiopg.embeddings.patch_embeddings.weight",
+    "patch_embed.proj.bias": "audiopg.embeddings.patch_embeddings.bias",
+    "blocks.{n}.norm1.weight": "audiopg.layers.{n}.layernorm_before.weight",
+    "blocks.{n}.norm1.bias": "audiopg.layers.{n}.layernorm_before.bias",
+    "blocks.{n}.attn.qkv.weight": "audiopg.layers.{n}.attention.qkv.weight",
+    "blocks.{n}.attn.qkv.bias": "audiopg.layers.{n}.attention.qkv.bias",
+    "blocks.{n}.attn.proj.weight": "audiopg.layers.{n}.attention.o_proj.weight",
+    "blocks.{n}.attn.proj.bias": "audiopg.layers.{n}.attention.o_proj.bias",
+    "blocks.{n}.norm2.weight": "audiopg.layers.{n}.layernorm_after.weight",
+    "blocks.{n}.norm2.bias": "audiopg.layers.{n}.layernorm_after.bias",
+    "blocks.{n}.mlp.fc1.weight": "audiopg.layers.{n}.mlp.fc1.weight",
+    "blocks.{n}.mlp.fc1.bias": "audiopg.layers.{n}.mlp.fc1.bias",
+    "blocks.{n}.mlp.fc2.weight": "audiopg.layers.{n}.mlp.fc2.weight",
+    "blocks.{n}.mlp.fc2.bias": "audiopg.layers.{n}.mlp.fc2.bias",
+    "norm.weight": "audiopg.norm.weight",
+    "norm.bias": "audiopg.norm.bias",
+}
+DECODER_RENAMES = {
+    "mask_token": "decoder.mask_token",
+    "decoder_embed.weight": "decoder.decoder_embed.weight",
+    "decoder_embed.bias": "decoder.decoder_embed.bias",
+    **{
+        f"decoder_{old}": new.replace("audiopg.", "decoder.")
+        for old, new in ENCODER_RENAMES.items()
+        if old.startswith(("blocks", "norm"))
+    },
+    "decoder_pred.weight": "decoder.decoder_pred.weight",
+    "decoder_pred.bias": "decoder.decoder_pred.bias",
+}
+RENAMES = ENCODER_RENAMES | DECODER_RENAMES
+
+# Not carried over: ours are computed. Each is compared with the computed ones before it is let go.
+POSITIONS = ("pos_embed", "decoder_pos_embed")
+
+
+def read_checkpoint(path: Path) -> dict[str, Tensor]:
+    """Read the weights of a research checkpoint, under the names that they have there.
+
+    Args:
+        path: A `.pth` or `.safetensors` file. A `.pth` is read without running any code that it may carry.
+
+    Returns:
+        Weights by name.
+
+    Raises:
+        ValueError: if the file holds no weights where one of the three kinds keeps them.
+    """
+    if path.suffix == ".safetensors":
+        prefix = "model_state_dict."
+        weights = {name.removeprefix(prefix): w for name, w in load_file(path).items() if name.startswith(prefix)}
+        if not weights:
+            raise ValueError(
+                f"Weights must be named {prefix}*, got none in {path}: is it a checkpoint of another code?"
+            )
+        return weights
+    # AudioMAE keeps its command line beside the weights, as a plain argparse.Namespace.
+    with torch.serialization.safe_globals([argparse.Namespace]):
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    for key in ("model_state_dict", "model"):
+        if isinstance(content, Mapping) and key in content:
+            return dict(content[key])
+    found = sorted(map(str, content)) if isinstance(content, Mapping) else type(content).__name__
+    raise ValueError(f"Weights must be under `model_state_dict` or `model`, got {found} in {path}: wrap them so.")
+
+
+def convert_state_dict(
+    state_dict: Mapping[str, Tensor],
+    *,
+    num_attention_heads: int | None = None,
+    decoder_num_attention_heads: int = 16,
+    num_mel_bins: int = 128,
+    encoder_only: bool = False,
+) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Rename weights for `AudioPGForPreTraining`, and read its configuration off their shapes.
+
+    Args:
+        state_dict: Weights under the names of the research code, which are those of timm and MAE.
+        num_attention_heads: Heads of the encoder, which no shape tells; None means that each is 64 wide, as in every
+            ViT from tiny to huge.
+        decoder_num_attention_heads: Heads of the decoder, which no shape tells either.
+        num_mel_bins: Mel bands of the spectrograms that the model was trained on.
+        encoder_only: Leave the decoder out, whatever it is made of. Without this, a checkpoint that has no decoder at
+            all is converted as an encoder, too.
+
+    Returns:
+        Arguments for `AudioPGConfig`, and the weights under our names. Without a decoder the names are still those
+        of `AudioPGForPreTraining`, with `audiopg.` in front.
+
+    Raises:
+        ValueError: if a weight has no place in our model, if stored positions differ from ours, or if heads of width
+            64 do not fit and no number of heads is given.
+
+    Example:
+        >>> convert_state_dict({"head.weight": torch.zeros(50, 768)})
+        Traceback (most recent call last):
+        ...
+        ValueError: Every weight must have a place in our model, got no place for ['head.weight']...
+    """
+    if encoder_only:
+        state_dict = {name: w for name, w in state_dict.items() if not name.startswith(("decoder_", "mask_token"))}
+    unknown = sorted(name for name in state_dict if _pattern(name) not in RENAMES and name not in POSITIONS)
+    if unknown:
+        raise ValueError(
+            f"Every weight must have a place in our model, got no place for {unknown}: if they belong to a decoder of "
+            "another kind, convert the encoder only (--encoder-only)."
+        )
+    config = _infer_config(state_dict, num_attention_heads, decoder_num_attention_heads, num_mel_bins)
+    for name in POSITIONS:
+        if name in state_dict:
+            _check_positions(name, state_dict[name], num_mel_bins // config["patch_size"])
+    weights = {_rename(name): w for name, w in state_dict.items() if name not in POSITIONS}
+    projection = "audiopg.embeddings.patch_embeddings.weight"
+    weights[projection] = weights[projection].flatten(1)  # (D, 1, p, p) -> (D, p * p), pixels time-major as ours
+    return config, weights
+
+
+def _pattern(name: str) -> str:
+    return re.sub(r"\.\d+\.", ".{n}.", name, count=1)
+
+
+def _rename(name: str) -> str:
+    number = re.search(r"\.(\d+)\.", name)
+    return RENAMES[_pattern(name)].replace("{n}", number[1] if number else "")
+
+
+def _infer_config(
+    state_dict: Mapping[str, Tensor], heads: int | None, decoder_heads: int, num_mel_bins: int
+) -> dict[str, Any]:
+    required = ("patch_embed.proj.weight", "blocks.0.mlp.fc1.weight")
+    if missing := [name for name in required if name not in state_dict]:
+        raise ValueError(
+            f"The sizes are read off {list(required)}, got none of {missing}: is it a masked autoencoder?"
+        )
+    hidden_size, channels, patch_time, patch_mel = state_dict["patch_embed.proj.weight"].shape
+    if channels != 1 or patch_time != patch_mel:
+        raise ValueError(
+            "Patches must be square and of one channel, got a projection for "
+            f"{(channels, patch_time, patch_mel)}: such a model cannot be converted."
+        )
+    if heads is None and hidden_size % 64:
+        raise ValueError(
+            f"Without a number of heads, the width must be a multiple of 64, got {hidden_size}: pass the number of heads."
+        )
+    config = {
+        "num_mel_bins": num_mel_bins,
+        "patch_size": patch_time,
+        "hidden_size": hidden_size,
+        "num_hidden_layers": _count_blocks(state_dict, "blocks"),
+        "num_attention_heads": hidden_size // 64 if heads is None else heads,
+        "intermediate_size": state_dict["blocks.0.mlp.fc1.weight"].shape[0],
+        "qkv_bias": "blocks.0.attn.qkv.bias" in state_dict,
+    }
+    if "decoder_blocks.0.mlp.fc1.weight" in state_dict:
+        intermediate_size, width = state_dict["decoder_blocks.0.mlp.fc1.weight"].shape
+        config |= {
+            "decoder_hidden_size": width,
+            "decoder_num_hidden_layers": _count_blocks(state_dict, "decoder_blocks"),
+            "decoder_num_attention_heads": decoder_heads,
+            "decoder_intermediate_size": intermediate_size,
+        }
+    return config
+
+
+def _count_blocks(state_dict: Mapping[str, Tensor], part: str) -> int:
+    return len({name.split(".")[1] for name in state_dict if name.startswith(f"{part}.")})
+
+
+def _check_positions(name: str, stored: Tensor, columns: int) -> None:
+    length, dim = stored.shape[-2:]
+    if (length - 1) % columns:
+        raise ValueError(
+            f"`{name}` must hold a class token and whole rows of {columns} patches, got {length} positions: pass the "
+            "number of mel bands that the model was trained on."
+        )
+    ours = torch.cat([torch.zeros(1, dim), sincos_positions((length - 1) // columns, columns, dim)])
+    difference = (stored.float().reshape(length, dim) - ours).abs().max().item()
+    if not difference < 1e-4:
+        raise ValueError(
+            f"`{name}` must equal the sin-cos positions of our model, got a difference of {difference:.3g}: this "
+            "model was trained with others, and would not work with ours."
+        )
+
+
+def convert(source: Path, folder: Path, **options: Any) -> AudioPGForPreTraining | AudioPGModel:
+    """Convert a checkpoint file and save it as a folder with its code.
+
+    Args:
+        source: Checkpoint file, see `read_checkpoint`.
+        folder: Where to save; made if it does not exist.
+        options: As for `convert_state_dict`.
+
+    Returns:
+        The model: `AudioPGForPreTraining`, or `AudioPGModel` if there is no decoder.
+
+    Raises:
+        ValueError: as `read_checkpoint` and `convert_state_dict`.
+        RuntimeError: if a weight of our model is missing, or has another shape.
+    """
+    settings, weights = convert_state_dict(read_checkpoint(source), **options)
+    # A copy, because saving writes into it.
+    config = AudioPGConfig(**settings, auto_map=dict(AUTO_MAP))
+    model: AudioPGForPreTraining | AudioPGModel
+    if any(name.startswith("decoder.") for name in weights):
+        model, auto_class = AudioPGForPreTraining(config), "AutoModelForPreTraining"
+    else:
+        model, auto_class = AudioPGModel(config), "AutoModel"
+        weights = {name.removeprefix("audiopg."): w for name, w in weights.items()}
+    model.load_state_dict(weights, strict=True)
+    AudioPGConfig.register_for_auto_class()
+    type(model).register_for_auto_class(auto_class)
+    model.save_pretrained(folder)
+    return model
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line.
+
+    Args:
+        arguments: Words of the command line; None reads them from the process.
+    """
+    parser = argparse.ArgumentParser(description="Turn a research checkpoint into a folder for from_pretrained.")
+    parser.add_argument("input", type=Path, help=".pth or .safetensors file")
+    parser.add_argument("output", type=Path, help="folder to write")
+    parser.add_argument("--num-attention-heads", type=int, help="encoder heads, if they are not 64 wide")
+    parser.add_argument("--decoder-num-attention-heads", type=int, default=16, help="decoder heads (default: 16)")
+    parser.add_argument("--num-mel-bins", type=int, default=128, help="mel bands it was trained on (default: 128)")
+    parser.add_argument("--encoder-only", action="store_true", help="leave out the decoder, of whatever kind it is")
+    options = vars(parser.parse_args(arguments))
+    model = convert(options.pop("input"), folder := options.pop("output"), **options)
+    config = model.config
+    heads = (config.num_attention_heads, config.decoder_num_attention_heads)
+    size = model.num_parameters() / 1e6
+    logger.info("%s, %.1f M parameters, taken to have %s heads -> %s", type(model).__name__, size, heads, folder)
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    main()

@@ -1,0 +1,92 @@
+"""Mean and standard deviation of the raw log-mel of synthesized clips: what inputs are standardised with.
+
+    python training/measure_statistics.py --preset reference --num_clips 2000
+
+No recording is involved; pre-training measures those of its own recipe in the same way before its first step.
+"""
+
+import argparse
+import json
+import sys
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from audiopg.data_scripts.synthesis import PRESETS, SYNTHESIZER_VERSION, Preset, draw, get_preset, render
+from audiopg.modeling.spectrogram_audiopg import WINDOWS, log_mel_spectrogram
+from audiopg.training.arguments import parse_overrides
+
+_BATCH = 16
+_DECIMALS = 3
+
+
+def measure_statistics(
+    preset: str | Preset,
+    seed: int,
+    num_clips: int,
+    *,
+    window: str = "hann",
+    num_mel_bins: int = 128,
+    device: torch.device | str = "cpu",
+) -> dict[str, Any]:
+    """Mean and (population) standard deviation over all frames and mel bands of the first clips of a seed.
+
+    Args:
+        preset: What clips.
+        seed: Which stream.
+        num_clips: How many, from index 0 on.
+        window: Of the log-mel, `hann` or `hamming`.
+        num_mel_bins: Number of mel bands.
+        device: Where to render. Rounding to 3 decimals makes every device agree.
+
+    Returns:
+        `mean` and `std`, and how they were measured: `preset`, `overrides`, `seed`, `num_clips`, `window`,
+        `synthesizer_version`.
+
+    Example:
+        >>> measured = measure_statistics("sine", seed=0, num_clips=2)
+        >>> measured["num_clips"], measured["std"] > 0
+        (2, True)
+    """
+    preset = get_preset(preset)
+    total, total_of_squares, count = 0.0, 0.0, 0
+    for first in tqdm(range(0, num_clips, _BATCH), desc="statistics", unit="batch", leave=False, disable=None):
+        indices = range(first, min(first + _BATCH, num_clips))
+        waveform = render(draw(preset, seed, indices), device)
+        log_mel = log_mel_spectrogram(
+            waveform, sampling_rate=preset.sampling_rate, num_mel_bins=num_mel_bins, window=window
+        ).double()
+        total += float(log_mel.sum())
+        total_of_squares += float(log_mel.square().sum())
+        count += log_mel.numel()
+    mean = total / count
+    return {
+        "mean": round(mean, _DECIMALS),
+        "std": round((total_of_squares / count - mean**2) ** 0.5, _DECIMALS),
+        "preset": preset.name,
+        "overrides": dict(preset.overrides),
+        "seed": seed,
+        "num_clips": num_clips,
+        "window": window,
+        "synthesizer_version": SYNTHESIZER_VERSION,
+    }
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    parser.add_argument("--preset", default="reference", choices=list(PRESETS))
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--num_clips", type=int, default=2000)
+    parser.add_argument("--window", default="hann", choices=sorted(WINDOWS))
+    known, rest = parser.parse_known_args(arguments)
+    preset = get_preset(known.preset, **parse_overrides(rest))
+    measured = measure_statistics(preset, known.seed, known.num_clips, window=known.window)
+    sys.stdout.write(json.dumps(measured, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

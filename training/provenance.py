@@ -1,0 +1,60 @@
+"""Where a result comes from: hardware, versions and commit, recorded beside every number."""
+
+import importlib.metadata
+import platform
+import subprocess
+from pathlib import Path
+
+import torch
+
+import audiopg
+from audiopg.data_scripts.synthesis import SYNTHESIZER_VERSION
+
+_PACKAGES = ("torch", "transformers", "accelerate", "numpy")
+
+
+def hardware() -> str:
+    """The accelerator, or else the CPU and the number of threads that PyTorch uses on it.
+
+    Example:
+        >>> bool(hardware())
+        True
+    """
+    if torch.cuda.is_available():
+        return f"{torch.cuda.device_count()} x {torch.cuda.get_device_name()}"
+    return f"{platform.processor() or platform.machine()} CPU, {torch.get_num_threads()} threads"
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python, the synthesizer, this package and those that its numbers depend on.
+
+    Example:
+        >>> sorted(versions())[:3]
+        ['accelerate', 'audiopg', 'numpy']
+    """
+    found = {name: importlib.metadata.version(name) for name in _PACKAGES}
+    ours = {"audiopg": audiopg.__version__, "synthesizer": SYNTHESIZER_VERSION, "python": platform.python_version()}
+    return {**ours, **found}
+
+
+def commit() -> str | None:
+    """The git commit that the code is at, with `+` where it has uncommitted changes; None outside a checkout.
+
+    Example:
+        >>> commit() is None or len(commit()) >= 12
+        True
+    """
+
+    def git(*words: str) -> str:
+        command = ["git", "-C", str(Path(__file__).parent), *words]
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+
+    try:
+        return git("rev-parse", "--short=12", "HEAD") + ("+" if git("status", "--porcelain", "-uno") else "")
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def environment() -> dict[str, object]:
+    """All of it, as plain values for a JSON file."""
+    return {"hardware": hardware(), "versions": versions(), "commit": commit()}
