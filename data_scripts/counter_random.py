@@ -7,6 +7,7 @@ arguments give equal bits whatever the batch, the process or the machine.
 
 import hashlib
 import math
+import operator
 from functools import cache
 
 import torch
@@ -58,6 +59,7 @@ def random_bits(seed: int, indices: Tensor, name: str, size: tuple[int, ...] = (
         int64 of shape `(batch, *size)` on the device of `indices`.
 
     Raises:
+        TypeError: if the seed is not an integer.
         ValueError: if the seed does not fit in 64 bits or an axis is longer than 65 536.
 
     Example:
@@ -66,6 +68,7 @@ def random_bits(seed: int, indices: Tensor, name: str, size: tuple[int, ...] = (
         ... ]
         True
     """
+    seed = operator.index(seed)  # NumPy's integers would overflow below.
     if not -(1 << 63) <= seed < 1 << 64:
         raise ValueError(f"A seed is an integer of 64 bits, got {seed}; choose one between -2^63 and 2^64 - 1.")
     if any(length > _MAX_AXIS for length in size):
@@ -93,7 +96,7 @@ def uniform(seed: int, indices: Tensor, name: str, size: tuple[int, ...] = ()) -
         float64 of shape `(batch, *size)`.
 
     Raises:
-        ValueError: as `random_bits`.
+        TypeError, ValueError: as `random_bits`.
 
     Example:
         >>> uniform(0, torch.arange(2), "f0", (3,)).shape
@@ -123,7 +126,7 @@ def white_noise(keys: Tensor, num_samples: int) -> Tensor:
     """
     low, high = keys.to(torch.int32)[:, None], (keys >> 32).to(torch.int32)[:, None]
     words = torch.arange(math.ceil(num_samples / 2), dtype=torch.int32, device=keys.device) * _WEYL_32
-    # The second half of the key enters between the rounds: two rows are never shifted copies of each other.
+    # The second half of the key enters between the rounds, or rows of related keys would be shifted copies.
     words = _xor_shift(words + low, 16, 32).mul_(_MULTIPLIERS_32[0]).add_(high)
     words = _xor_shift(words, 15, 32).mul_(_MULTIPLIERS_32[1])
     halves = _xor_shift(words, 15, 32).view(torch.int16)[:, :num_samples]
