@@ -52,7 +52,8 @@ def adsr(start: Tensor, attack: Tensor, decay: Tensor, length: Tensor, *, num_sa
     attack, decay, length = (x.float()[:, None] for x in (attack, decay, length))
     time = (start[:, None] + torch.arange(num_samples, device=start.device)).float()
     decaying = 1 - (1 - RELEASE_LEVEL) / decay * (time - attack)
-    releasing = RELEASE_LEVEL / (length - attack - decay) * (length - time)
+    # A few samples may be rounded to less than attack and decay: no release is left then, not a rising one.
+    releasing = RELEASE_LEVEL / (length - attack - decay).clamp(min=1e-3) * (length - time)
     envelope = torch.where(time < attack, time / attack, torch.where(time < attack + decay, decaying, releasing))
     # Outside the event one of the two outer ramps is negative.
     return envelope.clamp_(min=0.0)

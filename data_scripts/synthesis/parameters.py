@@ -20,6 +20,8 @@ SYNTHESIZER_VERSION = "0.1.0"
 
 MODES = ("harmonic", "fm", "pulse")
 PULSE_SHAPES = ("sawtooth", "square")
+_MAX_DURATION = 3600.0
+_MIN_EVENT_LENGTH = 0.002
 
 
 @dataclass(frozen=True)
@@ -45,9 +47,9 @@ class Range:
     maximum: float = math.inf
 
     def validate(self, name: str) -> None:
-        """Raise ValueError if the ends are not numbers in order within the physical limits."""
-        if not all(isinstance(end, int | float) and not math.isnan(end) for end in (self.low, self.high)):
-            raise ValueError(f"{name}: the ends of a range are numbers, got ({self.low!r}, {self.high!r}).")
+        """Raise ValueError if the ends are not finite numbers in order within the physical limits."""
+        if not all(isinstance(end, int | float) and math.isfinite(end) for end in (self.low, self.high)):
+            raise ValueError(f"{name}: the ends of a range are finite numbers, got ({self.low!r}, {self.high!r}).")
         if self.low > self.high:
             raise ValueError(f"{name}: a range is (low, high), got ({self.low}, {self.high}); swap the two.")
         if self.low < self.minimum or self.high > self.maximum:
@@ -68,7 +70,7 @@ class Choice:
     """A uniform distribution over listed values, with its unit and meaning; names are drawn as their position.
 
     Args:
-        values: What is drawn from: numbers, or names out of `names`.
+        values: What is drawn from: positive numbers, or names out of `names`.
         unit: As in `Range`.
         description: As in `Range`.
         names: All names that exist, if the values are names; a name is stored as its position here.
@@ -83,9 +85,14 @@ class Choice:
         """Raise ValueError if there is nothing to choose from or a value that cannot be."""
         if not self.values:
             raise ValueError(f"{name}: a choice needs at least one value, got none.")
-        unknown = [v for v in self.values if (v not in self.names if self.names else not isinstance(v, int | float))]
+        unknown = [value for value in self.values if not self._is_possible(value)]
         if unknown:
-            raise ValueError(f"{name}: values are {list(self.names) or 'numbers'}, got {unknown}.")
+            raise ValueError(f"{name}: values are {list(self.names) or 'positive numbers'}, got {unknown}.")
+
+    def _is_possible(self, value: object) -> bool:
+        if self.names:
+            return value in self.names
+        return isinstance(value, int | float) and 0 < value < math.inf
 
     def sample(self, unit_uniform: Tensor) -> Tensor:
         """Map uniform numbers in [0, 1) to the values: float64, or int64 positions for names."""
@@ -108,7 +115,8 @@ class Preset:
         shared_source: One source per clip, read by all its events at different places, its transient part of it
             (the research code), instead of one source per event and the transient beside them (the paper, equation 2).
         band_limited: Nothing above the Nyquist frequency is generated: partials are dropped there, pulses rounded at
-            their edges, modulation indices limited by Carson's rule. Otherwise it aliases, as in the research code.
+            their edges; modulation indices are limited by Carson's rule, beyond which about 2 % of an fm source's
+            power can lie. Otherwise it aliases, as in the research code.
         enveloped: Whether events have an ADSR envelope; otherwise they are of constant level.
         clipped_by_damping: Whether the low-pass filter clips its output to [-1, 1], as the research code's does.
         overrides: What differs from the preset of that name.
@@ -132,19 +140,35 @@ class Preset:
 
     def validate(self) -> None:
         """Raise ValueError if clips of this preset cannot be made; the error names rule, value and remedy."""
+        for name, value in (("sampling_rate", self.sampling_rate), ("duration", self.duration)):
+            if not isinstance(value, int | float):
+                raise ValueError(f"{name} is one number, got {value!r}.")
         if self.sampling_rate < 1000 or not float(self.sampling_rate).is_integer():
             raise ValueError(f"sampling_rate is a whole number of Hz, 1000 at least, got {self.sampling_rate}.")
-        if not 0.025 <= self.duration <= 3600:
-            raise ValueError(f"duration lies between 0.025 and 3600 s, got {self.duration}.")
+        if not 0.025 <= self.duration <= _MAX_DURATION:
+            raise ValueError(f"duration lies between 0.025 and {_MAX_DURATION:g} s, got {self.duration}.")
         for name, distribution in self.ranges.items():
             distribution.validate(name)
+        self._validate_together()
+
+    def _validate_together(self) -> None:
+        """What ranges owe to the clip and to each other."""
+        ranges, nyquist = self.ranges, self.sampling_rate / 2
         for name in ("f0", "cutoff"):
-            highest = self.ranges[name].high
-            if highest >= self.sampling_rate / 2:
+            if ranges[name].high >= nyquist:
                 raise ValueError(
-                    f"{name}: frequencies lie below half the sampling rate, {self.sampling_rate / 2:g} Hz, "
-                    f"got up to {highest:g} Hz; lower them or raise sampling_rate."
+                    f"{name}: frequencies lie below half the sampling rate, {nyquist:g} Hz, "
+                    f"got up to {ranges[name].high:g} Hz; lower them or raise sampling_rate."
                 )
+        for name in ("transient_probability", "damping_probability"):
+            if ranges[name].low != ranges[name].high:
+                raise ValueError(f"{name}: give one number, got ({ranges[name].low}, {ranges[name].high}).")
+        shortest = min(ranges["event_length"].low, self.duration / ranges["num_events"].high)
+        if shortest < _MIN_EVENT_LENGTH:
+            raise ValueError(
+                f"event_length: an event lasts {_MIN_EVENT_LENGTH} s at least, got down to {shortest:g} s; "
+                "lengthen events or clip, or lower num_events."
+            )
 
 
 def _reference_ranges() -> dict[str, Range | Choice]:
@@ -163,7 +187,7 @@ def _reference_ranges() -> dict[str, Range | Choice]:
         ),
         "pulse_shape": Choice(PULSE_SHAPES, "", "waveform of a pulse source", names=PULSE_SHAPES),
         "num_events": Range(1, 5, "", "events of a clip", integer=True, minimum=1, maximum=64),
-        "event_length": Range(0.5, math.inf, "s", "length of an event, at most duration / num_events"),
+        "event_length": Range(0.5, _MAX_DURATION, "s", "length of an event, at most duration / num_events"),
         "amplitude": Range(1.0, 1.0, "", "linear peak level of an event's envelope"),
         "attack": Range(0.01, 0.3, "event lengths", "time from silence to the peak of the envelope", maximum=0.5),
         "decay": Range(0.1, 0.4, "event lengths", "time from the peak to the release level 0.6", maximum=0.49),
@@ -182,7 +206,7 @@ def _built_in_presets() -> dict[str, Preset]:
     def variant(**values: float) -> dict[str, Range | Choice]:
         return {**ranges, **{name: replace(ranges[name], low=value, high=value) for name, value in values.items()}}
 
-    whole_clip = {"num_events": 1, "event_length": math.inf, "transient_probability": 0.0}
+    whole_clip = {"num_events": 1, "event_length": _MAX_DURATION, "transient_probability": 0.0}
     undamped = {"damping_probability": 0.0, "noise_gain": 0.0}
     sine = variant(
         **whole_clip, **undamped, num_partials=1, partial_rolloff=0.0, partial_gain=1.0, partial_detuning=1.0
@@ -193,7 +217,7 @@ def _built_in_presets() -> dict[str, Preset]:
         Preset("reference", "The research code as it is: shared source, aliasing and all.", ranges),
         Preset(
             "audiopg",
-            "Equation 2 of the paper: every event has its own source and level, and nothing aliases.",
+            "Equation 2 of the paper: every event has its own source and level, and sources are band-limited.",
             own_amplitudes,
             shared_source=False,
             band_limited=True,
@@ -304,7 +328,9 @@ class Parameters(Mapping[str, Tensor]):
 
 
 def _validated_indices(indices: Tensor | Iterable[int] | int) -> Tensor:
-    indices = torch.as_tensor(list(indices) if isinstance(indices, range) else indices, device="cpu").reshape(-1)
+    if isinstance(indices, Iterable) and not hasattr(indices, "__array__"):
+        indices = list(indices)
+    indices = torch.as_tensor(indices, device="cpu").reshape(-1)
     if indices.numel() == 0:
         raise ValueError("A batch has at least one clip, got no indices.")
     if indices.is_floating_point() or indices.is_complex() or indices.dtype == torch.bool:
@@ -373,7 +399,7 @@ def draw(preset: str | Preset, seed: int, indices: Tensor | Iterable[int] | int,
     values["noise_gain"] = sample("noise_gain")
     values["noise_key"] = random_bits(seed, indices, "noise")
     values["transient_key"] = random_bits(seed, indices, "transient")
-    return Parameters(preset, seed, indices, MappingProxyType(values))
+    return Parameters(preset, seed, indices, values)
 
 
 def _draw_events(preset: Preset, seed: int, indices: Tensor, num_events: Tensor) -> dict[str, Tensor]:

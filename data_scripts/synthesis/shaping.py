@@ -22,7 +22,7 @@ def _fast_length(minimum: int) -> int:
     return min(p * 2 ** max(1, math.ceil(math.log2(minimum / p))) for p in products)
 
 
-def low_pass(waveform: Tensor, cutoff: Tensor, *, sampling_rate: int, lowest_cutoff: float) -> Tensor:
+def low_pass(waveform: Tensor, cutoff: Tensor, *, sampling_rate: int, cutoff_range: tuple[float, float]) -> Tensor:
     r"""Second-order low-pass filter with Q 0.707 (Bristow-Johnson, "Cookbook formulae for audio EQ biquad filters").
 
     The bilinear transform of $H(s) = 1 / (s^2 + s / Q + 1)$ with $s = j \tan(\omega / 2) / \tan(\omega_c / 2)$,
@@ -32,20 +32,21 @@ def low_pass(waveform: Tensor, cutoff: Tensor, *, sampling_rate: int, lowest_cut
         waveform: float32, shape `(batch, samples)`.
         cutoff: Cutoff frequency in Hz, shape `(batch,)`.
         sampling_rate: In Hz.
-        lowest_cutoff: The lowest cutoff that can occur, in Hz; it sets the silence, so that a clip does not depend on
-            its batch.
+        cutoff_range: The lowest and the highest cutoff that can occur, in Hz; the filter rings longest at one of them.
+            They set the silence, so that a clip does not depend on its batch.
 
     Returns:
         float32 of the shape of `waveform`.
 
     Example:
         >>> click = torch.eye(1, 64)
-        >>> y = low_pass(click, torch.tensor([4000.0]), sampling_rate=16000, lowest_cutoff=1000.0)
+        >>> y = low_pass(click, torch.tensor([4000.0]), sampling_rate=16000, cutoff_range=(4000.0, 4000.0))
         >>> bool(torch.isclose(y[0, 0], torch.tensor(0.2929), atol=1e-4))
         True
     """
     num_samples = waveform.shape[-1]
-    padded = _fast_length(num_samples + _tail_samples(lowest_cutoff, sampling_rate))
+    tail = max(_tail_samples(end, sampling_rate) for end in cutoff_range)
+    padded = _fast_length(num_samples + tail)
     omega = 2 * math.pi / padded * torch.arange(padded // 2 + 1, device=waveform.device, dtype=torch.float64)
     inverse_tangent = 1 / torch.tan(math.pi * cutoff.double() / sampling_rate).float()[:, None]
     # Both halves of the fraction times 2 cos^2(omega / 2), which leaves nothing infinite at the Nyquist frequency.

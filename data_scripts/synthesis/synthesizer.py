@@ -204,8 +204,8 @@ def _damp(parameters: Parameters, signal: Tensor) -> Tensor:
     if len(damped) == 0:
         return signal
     rows, cutoff = damped.to(signal.device), parameters["cutoff"][damped].to(signal.device)
-    lowest = preset.ranges["cutoff"].low
-    filtered = low_pass(signal[rows], cutoff, sampling_rate=preset.sampling_rate, lowest_cutoff=lowest)
+    cutoff_range = (preset.ranges["cutoff"].low, preset.ranges["cutoff"].high)
+    filtered = low_pass(signal[rows], cutoff, sampling_rate=preset.sampling_rate, cutoff_range=cutoff_range)
     if preset.clipped_by_damping:
         filtered.clamp_(-1.0, 1.0)
     return signal.index_copy_(0, rows, filtered)
