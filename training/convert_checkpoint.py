@@ -5,10 +5,9 @@
 
 Three kinds of file are read: the research code's `.pth` (weights under `model_state_dict`), AudioMAE's `.pth` (weights
 under `model`) and `.safetensors` whose weights start with `model_state_dict.`. Sizes come from the shapes of the
-weights; only the numbers of heads and of mel bands leave no trace there, and are options. A weight without a name here, a
-missing one, or positions unlike ours end the conversion.
-
-AudioMAE's released decoder is made of Swin blocks, which ours is not: convert its encoder only.
+weights; only the numbers of heads and of mel bands leave no trace there, and are options. A weight without a name
+here, a missing one, or positions unlike ours end the conversion. A decoder of another kind (AudioMAE's can be made of
+Swin blocks) is left out with `--encoder-only`.
 """
 
 import argparse
@@ -171,7 +170,8 @@ def _infer_config(
         )
     if heads is None and hidden_size % 64:
         raise ValueError(
-            f"Without a number of heads, the width must be a multiple of 64, got {hidden_size}: pass the number of heads."
+            f"Heads are taken to be 64 wide, so the width must be a multiple of 64, got {hidden_size}: pass the number "
+            "of heads (--num-attention-heads)."
         )
     config = {
         "num_mel_bins": num_mel_bins,
