@@ -1,1 +1,6 @@
-"""Placeholder."""
+"""Card templates, and one rendered card per released model."""
+
+from pathlib import Path
+
+PRETRAINED_TEMPLATE = Path(__file__).parent / "pretrained.md.jinja"
+"""Of a masked autoencoder; `audiopg.training.export` fills it in."""

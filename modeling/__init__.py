@@ -1,1 +1,1 @@
-"""Placeholder."""
+"""What travels to the Hub with every checkpoint: configuration, front end, feature extractor, models."""
