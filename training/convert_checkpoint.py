@@ -170,8 +170,8 @@ def _infer_config(
         )
     if heads is None and hidden_size % 64:
         raise ValueError(
-            f"Heads are taken to be 64 wide, so the width must be a multiple of 64, got {hidden_size}: pass the number "
-            "of heads (--num-attention-heads)."
+            f"Heads are taken to be 64 wide, so the width must be a multiple of 64, got {hidden_size}: pass the "
+            "number of heads (--num-attention-heads)."
         )
     config = {
         "num_mel_bins": num_mel_bins,

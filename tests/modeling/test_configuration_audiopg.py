@@ -1,0 +1,93 @@
+import ast
+from pathlib import Path
+
+import pytest
+from huggingface_hub.errors import StrictDataclassFieldValidationError
+
+from audiopg.modeling import configuration_audiopg, modeling_audiopg
+from audiopg.modeling.configuration_audiopg import AUTO_MAP, AudioPGConfig
+
+
+def test_defaults_are_the_papers_base_size():
+    config = AudioPGConfig()
+    assert (config.hidden_size, config.num_hidden_layers, config.num_attention_heads) == (768, 12, 12)
+    assert (config.decoder_hidden_size, config.decoder_num_hidden_layers, config.decoder_num_attention_heads) == (
+        512,
+        8,
+        16,
+    )
+    assert config.mask_ratio == 0.75
+    assert config.norm_pix_loss
+    assert AudioPGConfig.of_size("base").to_dict() == config.to_dict()
+
+
+@pytest.mark.parametrize(("size", "width", "decoder_width"), [("tiny", 192, 128), ("small", 384, 256)])
+def test_named_sizes_have_heads_of_64_and_mlps_four_times_as_wide(size, width, decoder_width):
+    config = AudioPGConfig.of_size(size)
+    assert (config.hidden_size, config.decoder_hidden_size) == (width, decoder_width)
+    assert config.hidden_size // config.num_attention_heads == 64
+    assert config.decoder_hidden_size // config.decoder_num_attention_heads == 32
+    assert config.intermediate_size == 4 * width
+    assert config.decoder_intermediate_size == 4 * decoder_width
+
+
+def test_named_size_takes_overrides():
+    config = AudioPGConfig.of_size("tiny", mask_ratio=0.5, num_labels=50, problem_type="multi_label_classification")
+    assert (config.hidden_size, config.mask_ratio, config.num_labels) == (192, 0.5, 50)
+
+
+def test_unknown_size_is_refused():
+    with pytest.raises(ValueError, match=r"`size` must be one of .*'tiny'.*got 'huge'"):
+        AudioPGConfig.of_size("huge")
+
+
+def test_misspelt_override_is_refused():
+    with pytest.raises(ValueError, match="mask_ration"):
+        AudioPGConfig.of_size("tiny", mask_ration=0.5)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"hidden_size": 100}, "`hidden_size` must be a multiple of `num_attention_heads`, got 100 and 12"),
+        ({"decoder_hidden_size": 100}, "`decoder_hidden_size` must be a multiple of `decoder_num_attention_heads`"),
+        ({"hidden_size": 18, "num_attention_heads": 3}, "`hidden_size` must be a multiple of 4, got 18"),
+        ({"num_mel_bins": 100}, "`num_mel_bins` must be a multiple of `patch_size`, got 100 and 16"),
+        ({"mask_ratio": 1}, "`mask_ratio` must be at least 0 and below 1, got 1"),
+        ({"mask_ratio": 75}, "`mask_ratio` must be at least 0 and below 1, got 75"),
+        ({"drop_path_rate": -0.1}, "`drop_path_rate` must be at least 0 and below 1"),
+        ({"num_hidden_layers": 0}, "`num_hidden_layers` must be at least 1, got 0"),
+    ],
+)
+def test_numbers_that_do_not_fit_are_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        AudioPGConfig(**settings)
+
+
+def test_wrong_type_is_refused():
+    with pytest.raises(StrictDataclassFieldValidationError, match="num_hidden_layers"):
+        AudioPGConfig(num_hidden_layers=2.5)
+
+
+def test_whole_numbers_are_fine_as_ratios():
+    assert AudioPGConfig(mask_ratio=0, drop_path_rate=0).mask_ratio == 0
+
+
+def test_config_survives_saving_and_loading(tmp_path):
+    config = AudioPGConfig.of_size("small", num_labels=7, drop_path_rate=0.1)
+    config.save_pretrained(tmp_path)
+    assert AudioPGConfig.from_pretrained(tmp_path).to_dict() == config.to_dict()
+
+
+def test_auto_map_names_classes_that_exist():
+    modules = {"configuration_audiopg": configuration_audiopg, "modeling_audiopg": modeling_audiopg}
+    for reference in AUTO_MAP.values():
+        module, name = reference.split(".")
+        assert hasattr(modules[module], name)
+
+
+def test_configuration_imports_no_torch():
+    tree = ast.parse(Path(configuration_audiopg.__file__).read_text(encoding="utf-8"))
+    imported = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+    imported |= {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+    assert imported == {"dataclasses", "typing", "huggingface_hub.dataclasses", "transformers"}
