@@ -304,22 +304,22 @@ class Parameters(Mapping[str, Tensor]):
         preset: Where they were drawn from.
         seed: The stream of clips.
         indices: Which clips, int64, shape `(batch,)`.
-        values: The tensors by name.
+        tensors: The values by name.
     """
 
     preset: Preset
     seed: int
     indices: Tensor
-    values: Mapping[str, Tensor]
+    tensors: Mapping[str, Tensor]
 
     def __getitem__(self, name: str) -> Tensor:
-        return self.values[name]
+        return self.tensors[name]
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self.values)
+        return iter(self.tensors)
 
     def __len__(self) -> int:
-        return len(self.values)
+        return len(self.tensors)
 
     @property
     def event_exists(self) -> Tensor:
