@@ -76,7 +76,14 @@ class PretrainingRecipe:
 
     def __post_init__(self) -> None:
         """Refuse what cannot be run."""
-        for name in ("num_clips", "batch_size", "statistics_clips", "log_every", "checkpoint_every", "keep_checkpoints"):
+        for name in (
+            "num_clips",
+            "batch_size",
+            "statistics_clips",
+            "log_every",
+            "checkpoint_every",
+            "keep_checkpoints",
+        ):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is 1 or more, got {getattr(self, name)}.")
         for name in ("learning_rate", "max_grad_norm"):
@@ -166,7 +173,8 @@ def parse_overrides(arguments: Sequence[str]) -> dict[str, Any]:
         >>> parse_overrides(["--num_clips", "64", "--synthesis.f0=[50, 4e3]"])
         {'num_clips': 64, 'synthesis': {'f0': [50, 4000.0]}}
     """
-    words, overrides = list(arguments), {}
+    words = list(arguments)
+    overrides: dict[str, Any] = {}
     while words:
         word = words.pop(0)
         if not word.startswith("--") or ("=" not in word and not words):

@@ -72,7 +72,9 @@ def claim_run_folder(folder: Path, recipe: PretrainingRecipe) -> None:
         path.write_text(yaml.safe_dump(mine, sort_keys=False), encoding="utf-8")
         return
     theirs = yaml.safe_load(path.read_text(encoding="utf-8"))
-    changed = [f"{k}: {theirs.get(k)!r} there, {mine.get(k)!r} here" for k in mine | theirs if theirs.get(k) != mine.get(k)]
+    changed = [
+        f"{k}: {theirs.get(k)!r} there, {mine.get(k)!r} here" for k in mine | theirs if theirs.get(k) != mine.get(k)
+    ]
     if changed:
         listed = "\n  ".join(changed)
         raise ValueError(f"{folder} holds a run of another recipe; choose another --output_dir.\n  {listed}")
@@ -312,8 +314,8 @@ def _train(
         log.add(loss)
         bar.update()
 
-        done = step + 1
-        ends = done == recipe.num_steps or stop.signal is not None
+        done, stopping = step + 1, stop.signal is not None
+        ends = done == recipe.num_steps or stopping
         if done % recipe.log_every == 0 or ends:
             elapsed = time.perf_counter() - started
             rate = (done - first_step) * recipe.batch_size / elapsed
@@ -329,7 +331,7 @@ def _train(
         if done % recipe.checkpoint_every == 0 or ends:
             progress = {"step": done, "seconds": seconds_before + time.perf_counter() - started}
             save_checkpoint(accelerator, folder, progress, recipe.keep_checkpoints)
-        if stop.signal is not None:
+        if stopping:
             break
     bar.close()
     return progress

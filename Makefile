@@ -1,0 +1,34 @@
+# make demo | make test | make lint | make clean. Everything runs in an environment of its own, in $(VENV).
+PYTHON ?= python3
+VENV ?= .venv
+OUTPUT ?= demo
+BIN = $(VENV)/bin
+
+.PHONY: demo test slow lint types clean
+
+$(VENV)/.installed: setup.py pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12 ...")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
+	touch $@
+
+demo: $(VENV)/.installed  ## synthesize, pre-train, export, load, measure
+	$(BIN)/python training/demo.py --output_dir $(OUTPUT) $(DEMO_ARGUMENTS)
+
+test: $(VENV)/.installed  ## the default test suite, offline
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -q
+
+slow: $(VENV)/.installed  ## the tests that take minutes
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -q -m slow
+
+lint: $(VENV)/.installed  ## style
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.installed  ## type check of a plain install: checkers cannot follow an editable one
+	rm -rf $(VENV)/types && $(BIN)/python -m pip install --quiet --no-deps --target $(VENV)/types . && rm -rf build
+	MYPYPATH=$(VENV)/types $(BIN)/mypy
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,72 @@
+"""The arrows of the house, and that what the map promises is there."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+MAY_IMPORT = {
+    "modeling": {"modeling"},
+    "data_scripts": {"data_scripts"},
+    "model_cards": {"model_cards"},
+    "training": {"modeling", "data_scripts", "training", "model_cards"},
+}
+TRAVELS_TO_THE_HUB = sorted(path.name for path in (ROOT / "modeling").glob("*_audiopg.py"))
+
+
+def imported_modules(path: Path) -> set[str]:
+    """Absolute names of everything that a file imports, at any depth of its code."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names.add("." * node.level + (node.module or ""))
+    return names
+
+
+@pytest.mark.parametrize("room", MAY_IMPORT)
+def test_a_room_imports_only_the_rooms_it_may(room):
+    files = list((ROOT / room).rglob("*.py"))
+    assert files
+    for path in files:
+        rooms = {name.split(".")[1] for name in imported_modules(path) if name.startswith("audiopg.")}
+        assert rooms <= MAY_IMPORT[room], f"{path} imports {rooms - MAY_IMPORT[room]}"
+
+
+@pytest.mark.parametrize("name", TRAVELS_TO_THE_HUB)
+def test_files_that_travel_to_the_hub_import_flat_siblings_and_little_else(name):
+    allowed = {"torch", "numpy", "transformers", "huggingface_hub", *sys.stdlib_module_names}
+    for module in imported_modules(ROOT / "modeling" / name):
+        if module.startswith("."):
+            assert module[1:] + ".py" in TRAVELS_TO_THE_HUB, f"{name} imports {module}, which is not beside it"
+        else:
+            assert module.split(".")[0] in allowed, f"{name} imports {module}"
+
+
+def test_the_configuration_knows_no_torch():
+    assert "torch" not in {m.split(".")[0] for m in imported_modules(ROOT / "modeling" / "configuration_audiopg.py")}
+
+
+def test_what_pretraining_imports_needs_no_data_set_library_and_reads_no_sound_files():
+    """A machine for training has neither; and what cannot be imported cannot open a recording."""
+    code = (
+        "import sys\n"
+        "for name in ('datasets', 'evaluate', 'soundfile', 'torchaudio', 'torchcodec', 'scipy', 'sklearn'):\n"
+        "    sys.modules[name] = None\n"
+        "import audiopg.training.pretrain, audiopg.training.export\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+
+
+def test_the_installed_package_leaks_no_top_level_folder():
+    code = (
+        "import importlib.util, sys\n"
+        "found = [n for n in ('modeling', 'data_scripts', 'training', 'model_cards') if importlib.util.find_spec(n)]\n"
+        "import audiopg.modeling, audiopg.data_scripts.synthesis, audiopg.training, audiopg.model_cards\n"
+        "sys.exit(', '.join(found) or 0)\n"
+    )
+    subprocess.run([sys.executable, "-I", "-c", code], check=True, timeout=120, cwd="/")
