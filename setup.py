@@ -32,8 +32,10 @@ setup(
     ],
     python_requires=">=3.11",
     package_dir={"audiopg": "src/audiopg", **{f"audiopg.{room}": room for room in ROOMS}},
-    packages=["audiopg"]
-    + [f"audiopg.{name}" for name in find_packages(include=[pattern for room in ROOMS for pattern in (room, f"{room}.*")])],
+    packages=[
+        "audiopg",
+        *(f"audiopg.{name}" for room in ROOMS for name in find_packages(include=[room, f"{room}.*"])),
+    ],
     package_data={
         "audiopg": ["py.typed"],
         "audiopg.training": ["recipes/*.yaml", "accelerate/*.yaml"],
@@ -59,6 +61,6 @@ setup(
         "tqdm>=4.66",
     ],
     extras_require={
-        "dev": ["pytest>=8", "pytest-timeout>=2.3", "scipy>=1.13", "ruff>=0.9", "mypy>=1.14", "types-PyYAML", "pre-commit>=4"],
+        "dev": ["pytest>=8", "pytest-timeout>=2.3", "scipy>=1.13", "ruff>=0.9", "mypy>=1.14", "pre-commit>=4"],
     },
 )

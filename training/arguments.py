@@ -134,7 +134,8 @@ def build_recipe(kind: type[Recipe], values: dict[str, Any]) -> Recipe:
         The recipe.
 
     Raises:
-        ValueError: for a field that does not exist (with the nearest that does), is missing, or has a wrong type or value.
+        ValueError: for a field that does not exist (with the nearest that does), is missing, or has a wrong type or
+            value.
 
     Example:
         >>> build_recipe(PretrainingRecipe, {"naem": "x"})

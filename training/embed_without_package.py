@@ -6,9 +6,6 @@
 """
 
 import sys
-
-sys.modules["audiopg"] = None  # type: ignore[assignment]  # from here on `import audiopg` fails
-
 from pathlib import Path
 
 import numpy as np
@@ -29,5 +26,6 @@ def embed_waveforms(folder: str, waveforms: np.ndarray, sampling_rate: int) -> n
 
 
 if __name__ == "__main__":
+    sys.modules["audiopg"] = None  # type: ignore[assignment]  # from here on `import audiopg` fails
     folder, source, sampling_rate, target = sys.argv[1:]
     np.save(Path(target), embed_waveforms(folder, np.load(source), int(sampling_rate)))

@@ -124,7 +124,7 @@ def export_run(run_folder: Path, output: Path, results: dict[str, Any] | None = 
     """
     if not (run_folder / "run.json").exists():
         raise ValueError(
-            f"{run_folder} holds no finished run (no run.json); run training/pretrain.py with the same recipe to its end."
+            f"{run_folder} holds no finished run (no run.json); let training/pretrain.py run the recipe to its end."
         )
     recipe = build_recipe(PretrainingRecipe, yaml.safe_load((run_folder / "recipe.yaml").read_text(encoding="utf-8")))
     run, statistics = (

@@ -2,8 +2,8 @@
 
     accelerate launch training/pretrain.py training/recipes/tiny.yaml [--num_clips 1000 ...]
 
-The run's folder receives the recipe, the measured statistics, `metrics.jsonl`, TensorBoard logs, checkpoints and, at the
-end, `run.json`. The same command goes on from the last checkpoint of a run that was stopped.
+The run's folder receives the recipe, the measured statistics, `metrics.jsonl`, TensorBoard logs, checkpoints and, at
+the end, `run.json`. The same command goes on from the last checkpoint of a run that was stopped.
 """
 
 import dataclasses
@@ -171,7 +171,7 @@ class MetricsLog:
         self.last_loss = float(self.accelerator.reduce(local, reduction="mean").mean())
         if not math.isfinite(self.last_loss):
             raise FloatingPointError(
-                f"The loss is {self.last_loss} within the {len(local)} steps up to {step}; the last checkpoint is sound. "
+                f"The loss is {self.last_loss} in the {len(local)} steps up to {step}; the last checkpoint is sound. "
                 "Lower learning_rate or max_grad_norm and start anew in another --output_dir."
             )
         row = {"step": step, "loss": self.last_loss, **values}

@@ -2,9 +2,10 @@ import math
 
 import pytest
 import torch
+from torchaudio.compliance import kaldi
+
 from audiopg.modeling import spectrogram_audiopg as spectrogram
 from audiopg.modeling.spectrogram_audiopg import LOG_FLOOR, log_mel_spectrogram, mel_filter_bank, num_frames
-from torchaudio.compliance import kaldi
 
 SAMPLING_RATE = 16000
 

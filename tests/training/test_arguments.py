@@ -65,7 +65,7 @@ def test_a_missing_field_is_named():
 
 
 def test_an_unknown_recipe_lists_those_that_exist():
-    with pytest.raises(ValueError, match="base, tiny"):
+    with pytest.raises(ValueError, match=r"base, .*tiny"):
         load_recipe(PretrainingRecipe, "basis")
 
 
@@ -77,5 +77,5 @@ def test_a_recipe_file_must_be_a_mapping(tmp_path):
 
 @pytest.mark.parametrize("words", [["tiny"], ["--num_clips"], ["--a", "[1"]])
 def test_words_that_are_no_overrides_are_refused(words):
-    with pytest.raises(ValueError, match="Overrides are pairs|is not a value"):
+    with pytest.raises(ValueError, match=r"Overrides are pairs|is not a value"):
         parse_overrides(words)
