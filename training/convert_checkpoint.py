@@ -1,13 +1,13 @@
 """Turn a masked autoencoder's research checkpoint into a folder that `from_pretrained` loads.
 
     python training/convert_checkpoint.py checkpoint_epoch_100.pth runs/converted
-    python training/convert_checkpoint.py audiomae.pth runs/audiomae --encoder-only
+    python training/convert_checkpoint.py audiomae.pth runs/audiomae --encoder_only
 
 Three kinds of file are read: the research code's `.pth` (weights under `model_state_dict`), AudioMAE's `.pth` (weights
 under `model`) and `.safetensors` whose weights start with `model_state_dict.`. Sizes come from the shapes of the
 weights; only the numbers of heads and of mel bands leave no trace there, and are options. A weight without a name
 here, a missing one, or positions unlike ours end the conversion. A decoder of another kind (AudioMAE's can be made of
-Swin blocks) is left out with `--encoder-only`.
+Swin blocks) is left out with `--encoder_only`.
 """
 
 import argparse
@@ -21,8 +21,10 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from audiopg.modeling.configuration_audiopg import AUTO_MAP, AudioPGConfig
+from audiopg.modeling.configuration_audiopg import AudioPGConfig
+from audiopg.modeling.feature_extraction_audiopg import AudioPGFeatureExtractor
 from audiopg.modeling.modeling_audiopg import AudioPGForPreTraining, AudioPGModel, sincos_positions
+from audiopg.training.export import write_hub_folder
 
 logger = logging.getLogger(__name__)
 
@@ -61,6 +63,13 @@ DECODER_RENAMES = {
 RENAMES = ENCODER_RENAMES | DECODER_RENAMES
 
 # Not carried over: ours are computed. Each is compared with the computed ones before it is let go.
+AUDIOSET_STATISTICS: dict[str, Any] = {
+    "mean": -4.2677393,
+    "std": 4.5689974,
+    "statistics": {"source": "AudioSet, which is real audio: what the converted weights were trained with"},
+}
+"""Standardisation that both code bases train with; our own models use statistics of synthesized clips instead."""
+
 POSITIONS = ("pos_embed", "decoder_pos_embed")
 
 
@@ -133,7 +142,7 @@ def convert_state_dict(
     if unknown:
         raise ValueError(
             f"Every weight must have a place in our model, got no place for {unknown}: if they belong to a decoder of "
-            "another kind, convert the encoder only (--encoder-only)."
+            "another kind, convert the encoder only (--encoder_only)."
         )
     config = _infer_config(state_dict, num_attention_heads, decoder_num_attention_heads, num_mel_bins)
     for name in POSITIONS:
@@ -171,7 +180,7 @@ def _infer_config(
     if heads is None and hidden_size % 64:
         raise ValueError(
             f"Heads are taken to be 64 wide, so the width must be a multiple of 64, got {hidden_size}: pass the "
-            "number of heads (--num-attention-heads)."
+            "number of heads (--num_attention_heads)."
         )
     config = {
         "num_mel_bins": num_mel_bins,
@@ -229,18 +238,15 @@ def convert(source: Path, folder: Path, **options: Any) -> AudioPGForPreTraining
         RuntimeError: if a weight of our model is missing, or has another shape.
     """
     settings, weights = convert_state_dict(read_checkpoint(source), **options)
-    # A copy, because saving writes into it.
-    config = AudioPGConfig(**settings, auto_map=dict(AUTO_MAP))
+    config = AudioPGConfig(**settings)
     model: AudioPGForPreTraining | AudioPGModel
     if any(name.startswith("decoder.") for name in weights):
-        model, auto_class = AudioPGForPreTraining(config), "AutoModelForPreTraining"
+        model = AudioPGForPreTraining(config)
     else:
-        model, auto_class = AudioPGModel(config), "AutoModel"
+        model = AudioPGModel(config)
         weights = {name.removeprefix("audiopg."): w for name, w in weights.items()}
     model.load_state_dict(weights, strict=True)
-    AudioPGConfig.register_for_auto_class()
-    type(model).register_for_auto_class(auto_class)
-    model.save_pretrained(folder)
+    write_hub_folder(model, AudioPGFeatureExtractor(**AUDIOSET_STATISTICS), folder)
     return model
 
 
@@ -253,10 +259,10 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Turn a research checkpoint into a folder for from_pretrained.")
     parser.add_argument("input", type=Path, help=".pth or .safetensors file")
     parser.add_argument("output", type=Path, help="folder to write")
-    parser.add_argument("--num-attention-heads", type=int, help="encoder heads, if they are not 64 wide")
-    parser.add_argument("--decoder-num-attention-heads", type=int, default=16, help="decoder heads (default: 16)")
-    parser.add_argument("--num-mel-bins", type=int, default=128, help="mel bands it was trained on (default: 128)")
-    parser.add_argument("--encoder-only", action="store_true", help="leave out the decoder, of whatever kind it is")
+    parser.add_argument("--num_attention_heads", type=int, help="encoder heads, if they are not 64 wide")
+    parser.add_argument("--decoder_num_attention_heads", type=int, default=16, help="decoder heads (default: 16)")
+    parser.add_argument("--num_mel_bins", type=int, default=128, help="mel bands it was trained on (default: 128)")
+    parser.add_argument("--encoder_only", action="store_true", help="leave out the decoder, of whatever kind it is")
     options = vars(parser.parse_args(arguments))
     model = convert(options.pop("input"), folder := options.pop("output"), **options)
     config = model.config

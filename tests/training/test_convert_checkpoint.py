@@ -19,7 +19,7 @@ from audiopg.training.convert_checkpoint import (
 )
 
 ROWS, COLUMNS = 4, 8
-OPTIONS = ["--num-attention-heads", "2", "--decoder-num-attention-heads", "4"]
+OPTIONS = ["--num_attention_heads", "2", "--decoder_num_attention_heads", "4"]
 
 
 @pytest.fixture(scope="module")
@@ -132,7 +132,7 @@ def test_decoder_of_another_kind_can_be_left_out(model, research_weights, tmp_pa
     source = save_as("audiomae", research_weights, tmp_path)
     with pytest.raises(ValueError, match="encoder-only"):
         main([str(source), str(tmp_path / "out"), *OPTIONS])
-    main([str(source), str(tmp_path / "out"), *OPTIONS, "--encoder-only"])
+    main([str(source), str(tmp_path / "out"), *OPTIONS, "--encoder_only"])
     loaded, report = AudioPGModel.from_pretrained(tmp_path / "out", output_loading_info=True)
     assert not any(report.values())
     values = torch.randn(1, 64, 128, generator=torch.Generator().manual_seed(0))

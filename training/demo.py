@@ -1,0 +1,168 @@
+"""The main job from end to end on a CPU: synthesize, pre-train, export, load elsewhere, measure.
+
+    python training/demo.py [--output_dir demo] [--esc50_dir FOLDER] [--num_clips 9000 ...]
+
+Further options override fields of the recipe `tiny`. With `--esc50_dir`, or AUDIOPG_ESC50_DIR set to any folder in
+ESC-50's layout, the encoder is also probed on real recordings. The last lines name every file that was made.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import AutoFeatureExtractor, AutoModelForPreTraining
+from transformers.utils import logging
+
+from audiopg.data_scripts.synthesis import draw, get_preset
+from audiopg.modeling.modeling_audiopg import AudioPGModel
+from audiopg.training.arguments import PretrainingRecipe, load_recipe, parse_overrides
+from audiopg.training.export import export_run
+from audiopg.training.factors import FactorClips, factor_clips
+from audiopg.training.figures import draw_clips, draw_loss, draw_reconstruction
+from audiopg.training.pretrain import read_metrics
+from audiopg.training.probe import decode_factors, embed, format_table, probe_benchmark, random_encoder
+from audiopg.training.provenance import environment
+from audiopg.training.sources import SyntheticSource, masking_noise
+
+HERE = Path(__file__).parent
+NUM_TRAINING_CLIPS, NUM_TEST_CLIPS = 600, 300
+UNSEEN = 2**32
+"""Clips of the run's own stream from here on are shown; pre-training counts from 0 and never gets here."""
+
+
+def run_pretraining(recipe: str, overrides: list[str], folder: Path) -> None:
+    """`accelerate launch training/pretrain.py` on the CPU, with its progress bar."""
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(HERE / "accelerate/cpu.yaml")]
+    launch += ["--num_cpu_threads_per_process", str(os.cpu_count() or 1)]
+    subprocess.run([*launch, str(HERE / "pretrain.py"), recipe, "--output_dir", str(folder), *overrides], check=True)
+
+
+def embed_elsewhere(folder: Path, clips: FactorClips) -> np.ndarray:
+    """Embeddings by the exported folder alone, in a process that cannot import this package, offline."""
+    with tempfile.TemporaryDirectory() as scratch:
+        source, target = Path(scratch) / "waveforms.npy", Path(scratch) / "embeddings.npy"
+        np.save(source, clips.waveforms)
+        script = HERE / "embed_without_package.py"
+        command = [sys.executable, str(script), str(folder), str(source), str(clips.sampling_rate), str(target)]
+        offline = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": scratch, "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
+        subprocess.run(command, check=True, env=offline)
+        return np.load(target)
+
+
+def measure_factors(folder: Path, recipe: PretrainingRecipe, control: AudioPGModel) -> dict[str, dict[str, float]]:
+    """R^2 of frequency, level and onset from frozen embeddings of the exported model and of a random encoder."""
+    preset = get_preset(recipe.preset, **recipe.synthesis)
+    clips = factor_clips(preset, NUM_TRAINING_CLIPS + NUM_TEST_CLIPS)
+    feature_extractor = AutoFeatureExtractor.from_pretrained(folder)
+    embeddings = {
+        "pretrained": embed_elsewhere(folder, clips),
+        "random": embed(control, feature_extractor, list(clips.waveforms)),
+    }
+    cut = NUM_TRAINING_CLIPS
+    return {
+        factor: {
+            name: decode_factors(x[:cut], values[:cut], x[cut:], values[cut:]) for name, x in embeddings.items()
+        }
+        for factor, values in clips.factors.items()
+    }
+
+
+def draw_pictures(run_folder: Path, exported: Path, recipe: PretrainingRecipe, folder: Path) -> list[Path]:
+    """The three pictures: clips, reconstruction, loss."""
+    preset, indices = get_preset(recipe.preset, **recipe.synthesis), torch.arange(UNSEEN, UNSEEN + 4)
+    model = AutoModelForPreTraining.from_pretrained(exported)
+    source = SyntheticSource(preset, recipe.seed, AutoFeatureExtractor.from_pretrained(exported))
+    input_values = source(indices, "cpu")["input_values"]
+    num_patches = input_values.shape[1] * input_values.shape[2] // model.config.patch_size**2
+    noise = masking_noise(recipe.seed, indices, num_patches, "cpu")
+    return [
+        draw_clips(draw(preset, recipe.seed, range(8)), folder / "clips.png"),
+        draw_reconstruction(model, input_values, noise, folder / "reconstruction.png"),
+        draw_loss(read_metrics(run_folder), folder / "loss.png", f"{recipe.name}: pre-training"),
+    ]
+
+
+def say(text: str) -> None:
+    """To the terminal, at once."""
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+def run_demo(recipe_name: str, overrides: list[str], output_dir: Path, esc50_dir: Path | None) -> dict[str, Any]:
+    """Do everything; returns what `results.json` holds.
+
+    Args:
+        recipe_name: A pre-training recipe.
+        overrides: Of its fields, as command-line words.
+        output_dir: Where everything goes.
+        esc50_dir: A folder in ESC-50's layout, or None.
+
+    Returns:
+        `environment`, `recipe`, `pretraining`, `factors` (R^2), `benchmark` (or None) and `seconds`.
+    """
+    started = time.perf_counter()
+    recipe = load_recipe(PretrainingRecipe, recipe_name, parse_overrides(overrides))
+    run_folder, exported = output_dir / "run", output_dir / recipe.name
+    say(f"1/4  Pre-training {recipe.name} on {recipe.num_clips} clips, synthesized on the fly")
+    run_pretraining(recipe_name, overrides, run_folder)
+    export_run(run_folder, exported)
+    say(f"2/4  Exported to {exported}; decoding known factors from its frozen embeddings")
+    torch.manual_seed(recipe.seed)
+    control = random_encoder(exported, seed=recipe.seed)
+    factors = measure_factors(exported, recipe, control)
+    say("     R^2 on held-out clips    pre-trained    random encoder")
+    for name, row in factors.items():
+        say(f"     {name:<24} {row['pretrained']:>11.3f} {row['random']:>17.3f}")
+    benchmark = None
+    if esc50_dir is None:
+        say("3/4  No real recordings: set AUDIOPG_ESC50_DIR to a folder in ESC-50's layout to probe on them")
+    else:
+        say(f"3/4  Linear probe of frozen features on {esc50_dir}, official folds")
+        benchmark = probe_benchmark(exported, esc50_dir, seed=recipe.seed)
+        say(format_table(benchmark))
+    say("4/4  Drawing pictures, filling in the card")
+    draw_pictures(run_folder, exported, recipe, output_dir)
+    results = {
+        **environment(),
+        "recipe": recipe.name,
+        "overrides": overrides,
+        "pretraining": json.loads((run_folder / "run.json").read_text(encoding="utf-8")),
+        "factors": factors,
+        "benchmark": benchmark,
+        "seconds": round(time.perf_counter() - started, 1),
+    }
+    (output_dir / "results.json").write_text(json.dumps(results, indent=2), encoding="utf-8")
+    export_run(run_folder, exported, results)
+    return results
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    parser.add_argument("--recipe", default="tiny")
+    parser.add_argument("--output_dir", type=Path, default=Path("demo"))
+    parser.add_argument("--esc50_dir", type=Path, default=os.environ.get("AUDIOPG_ESC50_DIR") or None)
+    known, rest = parser.parse_known_args(arguments)
+    logging.disable_progress_bar()
+    try:
+        results = run_demo(known.recipe, rest, known.output_dir, known.esc50_dir)
+    except (ValueError, subprocess.CalledProcessError) as error:
+        parser.exit(2, f"{parser.prog}: {error}\n")
+    made = sorted(path for path in known.output_dir.rglob("*") if path.is_file())
+    say(f"Done in {results['seconds']:.0f} s. Files made:")
+    for path in made:
+        say(f"  {path}")
+
+
+if __name__ == "__main__":
+    main()
