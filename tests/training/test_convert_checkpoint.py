@@ -130,7 +130,7 @@ def test_heads_that_cannot_be_64_wide_must_be_given(research_weights):
 def test_decoder_of_another_kind_can_be_left_out(model, research_weights, tmp_path):
     research_weights["decoder_blocks.0.attn.relative_position_bias_table"] = torch.zeros(49, 4)
     source = save_as("audiomae", research_weights, tmp_path)
-    with pytest.raises(ValueError, match="encoder-only"):
+    with pytest.raises(ValueError, match="encoder_only"):
         main([str(source), str(tmp_path / "out"), *OPTIONS])
     main([str(source), str(tmp_path / "out"), *OPTIONS, "--encoder_only"])
     loaded, report = AudioPGModel.from_pretrained(tmp_path / "out", output_loading_info=True)
