@@ -18,17 +18,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import AutoFeatureExtractor, AutoModelForPreTraining
+from transformers import AutoFeatureExtractor, AutoModel, AutoModelForPreTraining
 from transformers.utils import logging
 
 from audiopg.data_scripts.synthesis import draw, get_preset
-from audiopg.modeling.modeling_audiopg import AudioPGModel
 from audiopg.training.arguments import PretrainingRecipe, load_recipe, parse_overrides
 from audiopg.training.export import export_run
 from audiopg.training.factors import FactorClips, factor_clips
 from audiopg.training.figures import draw_clips, draw_loss, draw_reconstruction
 from audiopg.training.pretrain import read_metrics
-from audiopg.training.probe import decode_factors, embed, format_table, probe_benchmark, random_encoder
+from audiopg.training.probe import decode_factors, embed, format_results, probe_benchmark, random_encoder
 from audiopg.training.provenance import environment
 from audiopg.training.sources import SyntheticSource, masking_noise
 
@@ -57,21 +56,20 @@ def embed_elsewhere(folder: Path, clips: FactorClips) -> np.ndarray:
         return np.load(target)
 
 
-def measure_factors(folder: Path, recipe: PretrainingRecipe, control: AudioPGModel) -> dict[str, dict[str, float]]:
+def measure_factors(folder: Path, recipe: PretrainingRecipe) -> dict[str, dict[str, float]]:
     """R^2 of frequency, level and onset from frozen embeddings of the exported model and of a random encoder."""
     preset = get_preset(recipe.preset, **recipe.synthesis)
     clips = factor_clips(preset, NUM_TRAINING_CLIPS + NUM_TEST_CLIPS)
-    feature_extractor = AutoFeatureExtractor.from_pretrained(folder)
+    feature_extractor, waveforms = AutoFeatureExtractor.from_pretrained(folder), list(clips.waveforms)
     embeddings = {
         "pretrained": embed_elsewhere(folder, clips),
-        "random": embed(control, feature_extractor, list(clips.waveforms)),
+        "random": embed(random_encoder(AutoModel.from_pretrained(folder), recipe.seed), feature_extractor, waveforms),
     }
-    cut = NUM_TRAINING_CLIPS
+    cut, targets = NUM_TRAINING_CLIPS, np.stack(list(clips.factors.values()), axis=1)
+    scores = {name: decode_factors(x[:cut], targets[:cut], x[cut:], targets[cut:]) for name, x in embeddings.items()}
     return {
-        factor: {
-            name: decode_factors(x[:cut], values[:cut], x[cut:], values[cut:]) for name, x in embeddings.items()
-        }
-        for factor, values in clips.factors.items()
+        factor: {name: float(score[column]) for name, score in scores.items()}
+        for column, factor in enumerate(clips.factors)
     }
 
 
@@ -115,9 +113,7 @@ def run_demo(recipe_name: str, overrides: list[str], output_dir: Path, esc50_dir
     run_pretraining(recipe_name, overrides, run_folder)
     export_run(run_folder, exported)
     say(f"2/4  Exported to {exported}; decoding known factors from its frozen embeddings")
-    torch.manual_seed(recipe.seed)
-    control = random_encoder(exported, seed=recipe.seed)
-    factors = measure_factors(exported, recipe, control)
+    factors = measure_factors(exported, recipe)
     say("     R^2 on held-out clips    pre-trained    random encoder")
     for name, row in factors.items():
         say(f"     {name:<24} {row['pretrained']:>11.3f} {row['random']:>17.3f}")
@@ -126,8 +122,9 @@ def run_demo(recipe_name: str, overrides: list[str], output_dir: Path, esc50_dir
         say("3/4  No real recordings: set AUDIOPG_ESC50_DIR to a folder in ESC-50's layout to probe on them")
     else:
         say(f"3/4  Linear probe of frozen features on {esc50_dir}, official folds")
-        benchmark = probe_benchmark(exported, esc50_dir, seed=recipe.seed)
-        say(format_table(benchmark))
+        model, feature_extractor = (kind.from_pretrained(exported) for kind in (AutoModel, AutoFeatureExtractor))
+        benchmark = probe_benchmark(model, feature_extractor, esc50_dir, seed=recipe.seed)
+        say(format_results(benchmark))
     say("4/4  Drawing pictures, filling in the card")
     draw_pictures(run_folder, exported, recipe, output_dir)
     results = {

@@ -57,15 +57,14 @@ def _eval_results(results: dict[str, Any]) -> list[EvalResult] | None:
     """What a benchmark measured on this model, for the card's model-index."""
     if not results.get("benchmark"):
         return None
-    name, rows = results["benchmark"]["name"], results["benchmark"]["rows"]
-    accuracy = next(row["mean"] for row in rows if row["features"] == "pre-trained encoder")
+    name = results["benchmark"]["benchmark"]
     return [
         EvalResult(
             task_type="audio-classification",
             dataset_type=name.lower(),
             dataset_name=f"{name}, linear probe on frozen embeddings, mean of the official folds",
             metric_type="accuracy",
-            metric_value=accuracy,
+            metric_value=results["benchmark"]["results"]["pre-trained encoder"]["mean"],
         )
     ]
 

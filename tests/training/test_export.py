@@ -23,8 +23,8 @@ CLASSES = (audiopg.AudioPGModel, audiopg.AudioPGForPreTraining, audiopg.AudioPGF
 RESULTS = {
     "factors": {"frequency": {"pretrained": 0.875, "random": 0.125}},
     "benchmark": {
-        "name": "ESC-10",
-        "rows": [{"features": "pre-trained encoder", "mean": 0.71875, "std": 0.03, "fold_accuracies": [0.7, 0.7375]}],
+        "benchmark": "ESC-10",
+        "results": {"pre-trained encoder": {"mean": 0.71875, "std": 0.03, "fold_accuracies": [0.7, 0.7375]}},
     },
 }
 LOAD_ELSEWHERE = """
@@ -131,7 +131,7 @@ def test_the_card_s_metadata_names_the_measured_accuracy(exported):
 
     data = ModelCard.load(exported / "README.md").data
     assert (data.license, data.library_name) == ("apache-2.0", "transformers")
-    assert data.eval_results[0].metric_value == RESULTS["benchmark"]["rows"][0]["mean"]
+    assert data.eval_results[0].metric_value == RESULTS["benchmark"]["results"]["pre-trained encoder"]["mean"]
 
 
 def test_what_was_not_measured_is_said(toy_run, tmp_path):
