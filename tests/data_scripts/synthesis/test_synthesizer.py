@@ -148,7 +148,7 @@ def power_off_the_multiples(spectrum, spacing):
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_clips_are_those_of_a_slow_reference(preset):
-    parameters = draw(preset, 0, range(12), duration=1.1)
+    parameters = draw(preset, 1, range(12), duration=1.1)
     assert_rendered_as_by_the_slow_reference(parameters)
 
 
@@ -184,12 +184,12 @@ def test_many_events_are_those_of_a_slow_reference(preset):
         {"duration": 0.5, "sampling_rate": 8000, "f0": (50, 1000), "cutoff": (200, 3000)},
         {"duration": 0.5, "f0": (5, 20)},
         {"duration": 0.5, "cutoff": (7000, 7990), "damping_probability": 1},
-        {"duration": 0.05, "num_events": 25, "attack": 0.5, "decay": 0.49},
+        {"duration": 0.025, "num_events": 12, "attack": 0.5, "decay": 0.49},
     ],
     ids=str,
 )
 def test_odd_clips_are_those_of_a_slow_reference(preset, overrides):
-    parameters = draw(preset, 3, range(6), **overrides)
+    parameters = draw(preset, 3, range(5), **overrides)
     assert_rendered_as_by_the_slow_reference(parameters)
 
 
@@ -206,7 +206,7 @@ def test_what_rounding_pushes_past_the_last_sample_is_cut(preset):
 
 
 def test_the_clips_compared_above_contain_everything():
-    parameters = draw("reference", 0, range(12), duration=1.1)
+    parameters = draw("reference", 1, range(12), duration=1.1)
     assert parameters["mode"][:, 0].unique().tolist() == [HARMONIC, FM, PULSE]
     assert parameters["pulse_shape"][parameters["mode"] == PULSE].unique().tolist() == [0, 1]
     assert parameters["num_events"].unique().numel() > 3
@@ -215,13 +215,15 @@ def test_the_clips_compared_above_contain_everything():
 
 
 def test_only_reference_clips_what_it_damps():
-    loud = {"mode": "pulse", "f0": (50, 100), "num_events": 5, "duration": 0.6, "amplitude": 1.0}
+    loud = {"mode": "pulse", "f0": (100, 150), "num_events": 5, "duration": 0.6, "amplitude": 1.0}
     loud |= {"damping_probability": 1, "transient_probability": 0}
-    peaks = {preset: render_components(draw(preset, 0, range(8), **loud))[0].abs().amax(1) for preset in PRESETS}
-    assert peaks["reference"].max() == 1
-    assert peaks["audiopg"].max() > 1.2
-    undamped = render_components(draw("reference", 0, range(8), **loud | {"damping_probability": 0}))[0]
-    assert undamped.abs().max() > 1.2
+
+    def peak(preset, **overrides):
+        return render_components(draw(preset, 0, range(4), **loud | overrides))[0].abs().max()
+
+    assert peak("reference") == 1
+    assert peak("audiopg") > 1.2
+    assert peak("reference", damping_probability=0) > 1.2
 
 
 @pytest.mark.parametrize("preset", PRESETS)
