@@ -65,12 +65,13 @@ def load_esc50(folder: str | Path) -> Dataset:
             "fold": Value("int64"),
         }
     )
+    folds = [int(row["fold"]) for row in rows]
     columns = {
         "audio": _find_audio(folder / "audio", [row["filename"] for row in rows]),
         "label": [position[int(row["target"])] for row in rows],
-        "fold": [int(row["fold"]) for row in rows],
+        "fold": folds,
     }
-    dataset_name = _identify(len(rows), len(names), len(set(columns["fold"])))
+    dataset_name = _identify(len(rows), len(names), len(set(folds)))
     return Dataset.from_dict(columns, info=DatasetInfo(features=features, dataset_name=dataset_name))
 
 

@@ -9,6 +9,7 @@ And a group of neighbouring mel bands reads only the frequency bins that it cove
 """
 
 import math
+from collections.abc import Callable
 from functools import lru_cache
 
 import torch
@@ -144,9 +145,8 @@ def log_mel_spectrogram(
     _check(waveform, sampling_rate, window)
     clips = waveform.reshape(-1, waveform.shape[-1]).to(torch.float32)
     frames = clips.unfold(-1, frame_length(sampling_rate), hop_length(sampling_rate))  # a view: (clips, frames, 400)
-    constants = _cached_constants
-    if torch.compiler.is_compiling():  # a cache would keep the tracer's stand-ins for tensors
-        constants = _constants
+    # A cache that is filled while a tracer runs would keep the tracer's stand-ins for tensors.
+    constants: Callable = _constants if torch.compiler.is_compiling() else _cached_constants
     window_values, mel_groups = constants(window, sampling_rate, num_mel_bins, waveform.device)
 
     log_mel = clips.new_empty(*frames.shape[:2], num_mel_bins)

@@ -22,7 +22,7 @@ from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 from tqdm import tqdm
-from transformers import BatchFeature, PreTrainedModel, SequenceFeatureExtractor
+from transformers import BatchFeature, PreTrainedModel
 
 from audiopg.data_scripts.audio_files import read_audio_files
 from audiopg.data_scripts.benchmarks import load_esc50
@@ -129,7 +129,7 @@ def log_mel_statistics(log_mel: Tensor, mask: Tensor) -> Tensor:
 @torch.inference_mode()
 def embed(
     model: PreTrainedModel,
-    feature_extractor: SequenceFeatureExtractor,
+    feature_extractor: AudioPGFeatureExtractor,
     waveforms: Sequence[Tensor] | Sequence[np.ndarray],
     batch_size: int = 16,
     device: str | torch.device = "cpu",
@@ -156,7 +156,7 @@ def embed(
 
 @torch.inference_mode()
 def log_mel_features(
-    feature_extractor: SequenceFeatureExtractor,
+    feature_extractor: AudioPGFeatureExtractor,
     waveforms: Sequence[Tensor] | Sequence[np.ndarray],
     batch_size: int = 16,
     device: str | torch.device = "cpu",
@@ -183,7 +183,7 @@ def random_encoder(model: PreTrainedModel, seed: int) -> PreTrainedModel:
 
 def probe_benchmark(
     model: PreTrainedModel,
-    feature_extractor: SequenceFeatureExtractor,
+    feature_extractor: AudioPGFeatureExtractor,
     esc50_dir: str | Path,
     *,
     batch_size: int = 16,
@@ -302,7 +302,7 @@ def _columns(values: np.ndarray) -> np.ndarray:
 
 
 def _input_batches(
-    feature_extractor: SequenceFeatureExtractor,
+    feature_extractor: AudioPGFeatureExtractor,
     waveforms: Sequence[Tensor] | Sequence[np.ndarray],
     batch_size: int,
     device: str | torch.device,
