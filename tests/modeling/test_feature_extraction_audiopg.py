@@ -6,9 +6,12 @@ import numpy as np
 import pytest
 import torch
 from torchaudio.compliance import kaldi
+from transformers import pipeline
 
 from audiopg.modeling import feature_extraction_audiopg
+from audiopg.modeling.configuration_audiopg import AudioPGConfig
 from audiopg.modeling.feature_extraction_audiopg import REFERENCE_STATISTICS, AudioPGFeatureExtractor
+from audiopg.modeling.modeling_audiopg import AudioPGForAudioClassification
 
 SAMPLING_RATE = 16000
 
@@ -182,6 +185,17 @@ def test_it_travels_as_remote_code(tmp_path):
         check=False,
     )
     assert finished.stdout.strip() == "hamming (1, 112, 128)", finished.stderr
+
+
+def test_a_pipeline_gives_the_same_scores_in_any_batch(feature_extractor):
+    config = AudioPGConfig(hidden_size=24, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32)
+    model = AudioPGForAudioClassification(config)
+    classify = pipeline("audio-classification", model=model, feature_extractor=feature_extractor, device="cpu")
+    clips = [noise(length) for length in (16000, 40000, 8000)]
+    alone, together = [classify(clip) for clip in clips], classify(clips, batch_size=3)
+    for one, other in zip(alone, together, strict=True):
+        assert [entry["label"] for entry in one] == [entry["label"] for entry in other]
+        assert [entry["score"] for entry in one] == pytest.approx([entry["score"] for entry in other], abs=1e-5)
 
 
 def test_configuration_file_is_plain_json(tmp_path):
