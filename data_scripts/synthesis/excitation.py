@@ -124,6 +124,31 @@ def frequency_modulation(
     return carrier.addcmul_(modulator, index.float()[:, None]).sin_()
 
 
+def modulation_sidebands(index: Tensor, num_sidebands: int, largest_index: float) -> Tensor:
+    r"""Amplitudes of the spectral lines of `frequency_modulation`: $J_n(\beta)$ for n from -N to N (Jacobi-Anger).
+
+    $\sin(\theta + \beta \sin \phi) = \sum_n J_n(\beta) \sin(\theta + n \phi)$. The Bessel functions are the Fourier
+    coefficients of one period of $e^{i \beta \sin \phi}$, which a short transform gives to machine precision.
+
+    Args:
+        index: $\beta$ in radians, float64, shape `(batch,)`.
+        num_sidebands: N, sidebands on either side of the carrier.
+        largest_index: The largest $\beta$ that can occur; it sets the length of the transform.
+
+    Returns:
+        float64 of shape `(batch, 2 N + 1)`.
+
+    Example:
+        >>> modulation_sidebands(torch.tensor([1.0], dtype=torch.float64), 1, 1.0).round(decimals=4).tolist()
+        [[-0.4401, 0.7652, 0.4401]]
+    """
+    length = 2 * (num_sidebands + math.ceil(largest_index)) + 64  # what folds back is negligible
+    phi = 2 * math.pi / length * torch.arange(length, device=index.device, dtype=torch.float64)
+    deviation = index[:, None] * phi.sin()
+    coefficients = torch.fft.fft(torch.complex(deviation.cos(), deviation.sin()), norm="forward").real
+    return torch.cat([coefficients[:, length - num_sidebands :], coefficients[:, : num_sidebands + 1]], dim=1)
+
+
 def sawtooth(cycles: Tensor) -> Tensor:
     r"""Sawtooth with sharp edges, which alias: $2 (c - \lfloor c + 1/2 \rfloor)$ of a phase c in cycles.
 

@@ -114,9 +114,8 @@ class Preset:
         sampling_rate: In Hz.
         shared_source: One source per clip, read by all its events at different places, its transient part of it
             (the research code), instead of one source per event and the transient beside them (the paper, equation 2).
-        band_limited: Nothing above the Nyquist frequency is generated: partials are dropped there, pulses rounded at
-            their edges; modulation indices are limited by Carson's rule, beyond which about 2 % of an fm source's
-            power can lie. Otherwise it aliases, as in the research code.
+        band_limited: Sources are sums of partials, FM sidebands and the Fourier series of pulses included, and those
+            from the Nyquist frequency on are left out. Otherwise they alias, as in the research code.
         enveloped: Whether events have an ADSR envelope; otherwise they are of constant level.
         clipped_by_damping: Whether the low-pass filter clips its output to [-1, 1], as the research code's does.
         overrides: What differs from the preset of that name.
@@ -291,7 +290,7 @@ def get_preset(preset: str | Preset, **overrides: object) -> Preset:
     return varied
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Parameters(Mapping[str, Tensor]):
     """Every generative factor of a batch of clips: a mapping from name to tensor, on the CPU.
 
@@ -382,8 +381,6 @@ def draw(preset: str | Preset, seed: int, indices: Tensor | Iterable[int] | int,
     for name in ("partial_rolloff", "partial_gain", "partial_detuning", "partial_phase"):
         values[name] = source(name, num_partials)
     values |= {name: source(name) for name in ("modulation_index", "modulation_ratio", "pulse_shape")}
-    if preset.band_limited:
-        values["modulation_index"] = _carson_limited(values, preset.sampling_rate)
     values["num_events"] = sample("num_events")
     values |= _draw_events(preset, seed, indices, values["num_events"])
     values["amplitude"] = sample("amplitude", num_slots)
@@ -416,9 +413,3 @@ def _draw_events(preset: Preset, seed: int, indices: Tensor, num_events: Tensor)
         "onset": uniform(seed, indices, "onset", size) * room,
         "source_start": uniform(seed, indices, "source_start", size) * room,
     }
-
-
-def _carson_limited(values: Mapping[str, Tensor], sampling_rate: int) -> Tensor:
-    r"""Modulation indices for which Carson's bandwidth stays below Nyquist: $f_0 + (\beta + 1) r f_0 \le f_s / 2$."""
-    highest = (sampling_rate / 2 / values["f0"] - 1) / values["modulation_ratio"] - 1
-    return torch.minimum(values["modulation_index"], highest.clamp(min=0.0))

@@ -4,7 +4,7 @@ Work is laid out before anything is rendered: a clip is cut into tiles, and ever
 Which rows go where is known on the CPU from the parameters alone, so the device never waits and silence costs nothing.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
@@ -15,6 +15,7 @@ from audiopg.data_scripts.counter_random import white_noise
 from audiopg.data_scripts.synthesis.dynamics import adsr, gate
 from audiopg.data_scripts.synthesis.excitation import (
     frequency_modulation,
+    modulation_sidebands,
     partial_sum,
     phase_in_cycles,
     pulse_partials,
@@ -25,7 +26,8 @@ from audiopg.data_scripts.synthesis.parameters import MODES, PULSE_SHAPES, Param
 from audiopg.data_scripts.synthesis.shaping import low_pass, peak_normalise
 
 _TILE = 4096
-_FEW_PARTIALS = 16
+_FEWEST_PARTIALS = 17
+_FAINT_SIDEBANDS = 16
 HARMONIC, FM, PULSE = range(len(MODES))
 
 
@@ -64,46 +66,65 @@ def _envelope(events: _Events, event: Tensor, start: Tensor, preset: Preset, num
     return envelope * events["amplitude"][event, None].float()
 
 
-def _harmonic(events: _Events, event: Tensor, start: Tensor, preset: Preset) -> Tensor:
-    """Tiles of harmonic sources: partial k near k f0 with amplitude k^-g times its gain."""
-    rolloff = events["partial_rolloff"][event]
-    k = torch.arange(1, rolloff.shape[1] + 1, device=rolloff.device, dtype=torch.float64)
-    frequencies = events["f0"][event, None] * k * events["partial_detuning"][event]
-    exists = k <= events["num_partials"][event, None]
+Partials = tuple[Tensor, Tensor, Tensor]
+"""Frequencies (Hz, float64), amplitudes (float32) and phases (cycles, float64) of shape `(events, partials)`."""
+
+
+def _harmonic_partials(events: _Events, preset: Preset, num_partials: int) -> Partials:
+    """Partial k near k f0 with amplitude k^-g times its gain."""
+    k = torch.arange(1, num_partials + 1, device=events.onset.device, dtype=torch.float64)
+    rolloff, gain, detuning, phases = (
+        events[f"partial_{name}"][:, :num_partials] for name in ("rolloff", "gain", "detuning", "phase")
+    )
+    exists = k <= events["num_partials"][:, None]
+    return events["f0"][:, None] * k * detuning, torch.where(exists, k**-rolloff * gain, 0.0).float(), phases
+
+
+def _fm_partials(events: _Events, preset: Preset, num_partials: int) -> Partials:
+    """The carrier and its sidebands, as many on either side."""
+    num_sidebands = (num_partials - 1) // 2
+    order = torch.arange(-num_sidebands, num_sidebands + 1, device=events.onset.device)
+    frequencies = events["f0"][:, None] * (1 + order * events["modulation_ratio"][:, None])
+    largest = preset.ranges["modulation_index"].high
+    amplitudes = modulation_sidebands(events["modulation_index"], num_sidebands, largest)
+    return frequencies, amplitudes.float(), torch.zeros_like(frequencies)
+
+
+def _pulse_partials(events: _Events, preset: Preset, num_partials: int) -> Partials:
+    """The Fourier series of the pulse."""
+    k = torch.arange(1, num_partials + 1, device=events.onset.device, dtype=torch.float64)
+    frequencies = events["f0"][:, None] * k
+    is_square = events["pulse_shape"] == PULSE_SHAPES.index("square")
+    return frequencies, pulse_partials(is_square, num_partials), torch.zeros_like(frequencies)
+
+
+def _partial_tiles(
+    partials_of: Callable[[_Events, Preset, int], Partials],
+    num_partials: int,
+    events: _Events,
+    event: Tensor,
+    start: Tensor,
+    preset: Preset,
+) -> Tensor:
+    """Tiles of events given by their partials; a band-limited preset drops those from the Nyquist frequency on."""
+    frequencies, amplitudes, phases = partials_of(events, preset, num_partials)
     if preset.band_limited:
-        exists = exists & (frequencies < preset.sampling_rate / 2)
-    amplitudes = torch.where(exists, k**-rolloff * events["partial_gain"][event], 0.0).float()
-    phases = events["partial_phase"][event]
-    return partial_sum(frequencies, amplitudes, phases, start, num_samples=_TILE, sampling_rate=preset.sampling_rate)
+        amplitudes = amplitudes * (frequencies.abs() < preset.sampling_rate / 2)
+    grid = {"num_samples": _TILE, "sampling_rate": preset.sampling_rate}
+    return partial_sum(frequencies[event], amplitudes[event], phases[event], start, **grid)
 
 
-def _fm(events: _Events, event: Tensor, start: Tensor, preset: Preset) -> Tensor:
+def _fm_tiles(events: _Events, event: Tensor, start: Tensor, preset: Preset) -> Tensor:
+    """Tiles of FM sources whose sidebands alias."""
     f0, index, ratio = (events[name][event] for name in ("f0", "modulation_index", "modulation_ratio"))
     return frequency_modulation(f0, index, ratio, start, num_samples=_TILE, sampling_rate=preset.sampling_rate)
 
 
-def _pulse(events: _Events, event: Tensor, start: Tensor, preset: Preset) -> Tensor:
-    """Tiles of pulses with sharp, aliasing edges."""
+def _pulse_tiles(events: _Events, event: Tensor, start: Tensor, preset: Preset) -> Tensor:
+    """Tiles of pulses with sharp edges, which alias."""
     cycles = phase_in_cycles(events["f0"][event], start, num_samples=_TILE, sampling_rate=preset.sampling_rate)
     is_square = events["pulse_shape"][event, None] == PULSE_SHAPES.index("square")
     return torch.where(is_square, square(cycles), sawtooth(cycles))
-
-
-def _band_limited_pulse(events: _Events, event: Tensor, start: Tensor, preset: Preset, num_partials: int) -> Tensor:
-    """Tiles of pulses as the sum of their Fourier series below the Nyquist frequency."""
-    f0 = events["f0"][event]
-    k = torch.arange(1, num_partials + 1, device=f0.device, dtype=torch.float64)
-    frequencies = f0[:, None] * k
-    amplitudes = pulse_partials(events["pulse_shape"][event] == PULSE_SHAPES.index("square"), num_partials)
-    amplitudes = amplitudes * (frequencies < preset.sampling_rate / 2)
-    return partial_sum(
-        frequencies,
-        amplitudes,
-        torch.zeros_like(frequencies),
-        start,
-        num_samples=_TILE,
-        sampling_rate=preset.sampling_rate,
-    )
 
 
 def _tiles(parameters: Parameters, clip: Tensor, slot: Tensor) -> tuple[Tensor, Tensor]:
@@ -118,20 +139,34 @@ def _tiles(parameters: Parameters, clip: Tensor, slot: Tensor) -> tuple[Tensor, 
 
 
 Render = Callable[[_Events, Tensor, Tensor, Preset], Tensor]
+"""(events of one kind, which of them each row shows, source sample it starts at, preset) to tiles `(rows, 4096)`."""
 
 
-def _kinds(parameters: Parameters, clip: Tensor, slot: Tensor) -> list[tuple[Tensor, Render]]:
+def _groups(of_kind: Tensor, needed: Tensor) -> Iterator[tuple[Tensor, int]]:
+    """Split events of a kind by how many partials they need, in octaves, so that few are carried in vain."""
+    few, most = 0, int(needed[of_kind].max()) if of_kind.any() else 0
+    while few < most:
+        count = 2 * few or _FEWEST_PARTIALS
+        yield of_kind & (needed > few) & (needed <= count), count
+        few = count
+
+
+def _kinds(parameters: Parameters, clip: Tensor, slot: Tensor) -> Iterator[tuple[Tensor, Render]]:
     """The kinds of source: for each, which of the listed events are of it, shape `(events,)`, and what renders it."""
     preset, mode = parameters.preset, parameters["mode"][clip, slot]
-    kinds: list[tuple[Tensor, Render]] = [(mode == HARMONIC, _harmonic), (mode == FM, _fm)]
+    yield mode == HARMONIC, partial(_partial_tiles, _harmonic_partials, parameters["partial_gain"].shape[2])
     if not preset.band_limited:
-        return [*kinds, (mode == PULSE, _pulse)]
-    # Low notes have many partials below Nyquist; the others are not made to carry them.
+        yield mode == FM, _fm_tiles
+        yield mode == PULSE, _pulse_tiles
+        return
     nyquist, f0 = preset.sampling_rate / 2, parameters["f0"][clip, slot]
-    is_low, most_partials = f0 * _FEW_PARTIALS < nyquist, int(nyquist / preset.ranges["f0"].low)
-    for group, num_partials in ((~is_low, _FEW_PARTIALS), (is_low, most_partials)):
-        kinds.append(((mode == PULSE) & group, partial(_band_limited_pulse, num_partials=num_partials)))
-    return kinds
+    index, ratio = (parameters[name][clip, slot] for name in ("modulation_index", "modulation_ratio"))
+    # Sidebands of an order well above the modulation index are below -120 dB; those above Nyquist are not wanted.
+    sidebands = torch.minimum(index.ceil() + _FAINT_SIDEBANDS, (nyquist + f0) / (ratio * f0)).floor()
+    for group, num_partials in _groups(mode == FM, 2 * sidebands + 1):
+        yield group, partial(_partial_tiles, _fm_partials, num_partials)
+    for group, num_partials in _groups(mode == PULSE, (nyquist / f0).floor()):
+        yield group, partial(_partial_tiles, _pulse_partials, num_partials)
 
 
 def _render_events(parameters: Parameters, clips: Tensor) -> None:
@@ -140,19 +175,19 @@ def _render_events(parameters: Parameters, clips: Tensor) -> None:
     Within one slot no two rows share a tile, so the sum is made in one order on every device.
     """
     preset, device = parameters.preset, clips.device
-    slot, clip = torch.nonzero(parameters.event_exists.T, as_tuple=True)
-    events = _flatten_events(parameters, clip, slot, device)
-    event, tile = _tiles(parameters, clip, slot)
-    for is_of_kind, render_tiles in _kinds(parameters, clip, slot):
-        rows = torch.nonzero(is_of_kind[event]).squeeze(1)
-        if len(rows) == 0:
+    all_slots, all_clips = torch.nonzero(parameters.event_exists.T, as_tuple=True)
+    for is_of_kind, render_tiles in _kinds(parameters, all_clips, all_slots):
+        clip, slot = all_clips[is_of_kind], all_slots[is_of_kind]
+        if len(clip) == 0:
             continue
-        row_event, row_tile = event[rows].to(device), tile[rows].to(device)
+        events = _flatten_events(parameters, clip, slot, device)
+        event, tile = _tiles(parameters, clip, slot)
+        row_event, row_tile = event.to(device), tile.to(device)
         start = row_tile * _TILE - events.onset[row_event]
         sound = render_tiles(events, row_event, start + events.source_start[row_event], preset)
         sound *= _envelope(events, row_event, start, preset, _TILE)
-        target = (clip[event[rows]] * clips.shape[1] + tile[rows]).to(device)
-        rows_of_slot = torch.bincount(slot[event[rows]]).tolist()
+        target = (clip[event] * clips.shape[1] + tile).to(device)
+        rows_of_slot = torch.bincount(slot[event]).tolist()
         for part, where in zip(sound.split(rows_of_slot), target.split(rows_of_slot), strict=True):
             clips.view(-1, _TILE).index_add_(0, where, part)
 
@@ -231,7 +266,7 @@ def render_components(parameters: Parameters, device: torch.device | str = "cpu"
     # A caller's mixed precision is meant for a network; sound needs all of float32.
     with torch.no_grad(), torch.autocast(torch.device(device).type, enabled=False):
         tiles = -(-preset.num_samples // _TILE)
-        signal = torch.zeros(batch, tiles * _TILE, device=device)
+        signal = torch.zeros(batch, tiles * _TILE, dtype=torch.float32, device=device)
         _render_events(parameters, signal.view(batch, tiles, _TILE))
         signal = signal[:, : preset.num_samples].contiguous()
         _render_transients(parameters, signal)

@@ -5,6 +5,7 @@ from scipy import signal, special
 
 from audiopg.data_scripts.synthesis.excitation import (
     frequency_modulation,
+    modulation_sidebands,
     partial_sum,
     phase_in_cycles,
     pulse_partials,
@@ -198,3 +199,11 @@ def test_the_sum_of_many_partials_approaches_the_pulse(is_square, pulse):
     cycles = 5.0 * times(0, 3200)
     smooth = away_from_edges(cycles, 0.05)
     assert_close(sound[smooth], pulse(torch.from_numpy(cycles)).numpy()[smooth], 0.02)
+
+
+@pytest.mark.parametrize("num_sidebands", [0, 1, 24])
+def test_sidebands_are_bessel_functions_of_the_modulation_index(num_sidebands):
+    index = torch.tensor([0.0, 0.5, 3.3, 8.0], dtype=torch.float64)
+    orders = np.arange(-num_sidebands, num_sidebands + 1)
+    expected = special.jv(orders, index.numpy()[:, None])
+    np.testing.assert_allclose(modulation_sidebands(index, num_sidebands, 8.0).numpy(), expected, rtol=0, atol=1e-14)
