@@ -32,7 +32,7 @@ def demo_part(results: dict[str, Any]) -> str:
         "",
         "| decoded from the frozen embedding, R² on held-out clips | pre-trained | random encoder |",
         "|---|---|---|",
-        *(f"| {name} | {row['pretrained']:.3f} | {row['random']:.3f} |" for name, row in results["factors"].items()),
+        *(f"| {name} | {r['pretrained']:.3f} | {r['random']:.3f} |" for name, r in results["factors"].items()),
         "",
         f"| linear probe, {benchmark['benchmark']}, official folds | accuracy, mean ± deviation over folds | each fold |",
         "|---|---|---|",
