@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV ?= .venv
 OUTPUT ?= demo
 BIN = $(VENV)/bin
+# Threads that wait by spinning cost a busy machine more than they compute.
+export OMP_WAIT_POLICY ?= PASSIVE
 
 .PHONY: demo test slow lint types clean
 

@@ -58,6 +58,7 @@ setup(
         "matplotlib>=3.9",
         "jinja2>=3.1",
         "tensorboard>=2.17",
+        "threadpoolctl>=3",
         "tqdm>=4.66",
     ],
     extras_require={

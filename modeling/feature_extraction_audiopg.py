@@ -16,15 +16,19 @@ from .spectrogram_audiopg import WINDOWS, frame_length, log_mel_spectrogram, num
 logger = logging.get_logger(__name__)
 
 REFERENCE_STATISTICS: dict[str, Any] = {
-    "mean": -5.4,
-    "std": 4.5,
-    "preset": "audiopg",
+    "mean": -5.428,
+    "std": 4.418,
+    "preset": "reference",
+    "overrides": {},
     "seed": 0,
-    "num_clips": 0,
-    "synthesizer_version": "",
+    "num_clips": 2000,
     "window": "hann",
+    "synthesizer_version": "0.1.0",
 }
-"""Mean and standard deviation of the raw log-mel, over every frame and band of synthesized clips, and which clips."""
+"""Mean and standard deviation of the raw log-mel, over every frame and band of synthesized clips, and which clips.
+
+`python training/measure_statistics.py --preset reference --num_clips 2000` measures them; a trained model has its own.
+"""
 
 FULL_SCALE = {torch.int16: 2.0**15, torch.int32: 2.0**31}
 """What integer samples are divided by."""
@@ -125,32 +129,43 @@ class AudioPGFeatureExtractor(SequenceFeatureExtractor):
         self._check_options(sampling_rate, padding, return_tensors)
         waveforms, lengths = _batch(audio, device, frame_length(self.sampling_rate))
         _check_samples(waveforms, lengths)
-        log_mel = log_mel_spectrogram(
-            waveforms, sampling_rate=self.sampling_rate, num_mel_bins=self.num_mel_bins, window=self.window
-        )
-        input_values, attention_mask = self._standardise_and_pad(log_mel, lengths)
-
-        features = {"input_values": input_values}
+        input_values = self.extract(waveforms)
+        real_frames = torch.tensor([num_frames(length, self.sampling_rate) for length in lengths])
+        attention_mask = (torch.arange(input_values.shape[1]) < real_frames[:, None]).to(input_values.device)
+        # Frames beyond the end of a shorter clip hold silence, or a mixture of sound and silence, up to here.
+        features = {"input_values": input_values.masked_fill_(~attention_mask[:, :, None], self.padding_value)}
         if self.return_attention_mask if return_attention_mask is None else return_attention_mask:
-            features["attention_mask"] = attention_mask
+            features["attention_mask"] = attention_mask.long()
         if return_tensors == "np":
             return BatchFeature({name: values.detach().cpu().numpy() for name, values in features.items()})
         return BatchFeature(features)
+
+    def extract(self, waveforms: Tensor) -> Tensor:
+        """Standardised log-mel frames of clips of one length that are known to be sound.
+
+        Nothing is checked, so nothing waits for the device: this is for callers that made the waveforms themselves.
+
+        Args:
+            waveforms: Floating point, shape `(batch, samples)`, at `sampling_rate`.
+
+        Returns:
+            `input_values` of shape `(batch, frames, num_mel_bins)`, the frames padded to whole patches.
+
+        Example:
+            >>> AudioPGFeatureExtractor().extract(torch.zeros(2, 16000)).shape
+            torch.Size([2, 112, 128])
+        """
+        log_mel = log_mel_spectrogram(
+            waveforms, sampling_rate=self.sampling_rate, num_mel_bins=self.num_mel_bins, window=self.window
+        )
+        standardised = log_mel.sub_(self.mean).div_(2.0 * self.std)  # in place: memory traffic is half of the cost
+        num_padding = -log_mel.shape[1] % self.patch_size
+        return torch.nn.functional.pad(standardised, (0, 0, 0, num_padding), value=self.padding_value)
 
     def to_dict(self) -> dict[str, Any]:
         """The arguments that make an equal extractor, as they are saved in `preprocessor_config.json`."""
         # The base class leaves out any attribute called `window`: elsewhere it is an array, here it is a name.
         return {**super().to_dict(), "window": self.window}
-
-    def _standardise_and_pad(self, log_mel: Tensor, lengths: list[int]) -> tuple[Tensor, Tensor]:
-        num_padding = -log_mel.shape[1] % self.patch_size
-        real_frames = torch.tensor([num_frames(length, self.sampling_rate) for length in lengths])
-        attention_mask = (torch.arange(log_mel.shape[1] + num_padding) < real_frames[:, None]).to(log_mel.device)
-        standardised = log_mel.sub_(self.mean).div_(2.0 * self.std)  # in place: memory traffic is half of the cost
-        input_values = torch.nn.functional.pad(standardised, (0, 0, 0, num_padding))
-        # Frames beyond the end of a shorter clip hold silence, or a mixture of sound and silence, up to here.
-        input_values.masked_fill_(~attention_mask[:, :, None], self.padding_value)
-        return input_values, attention_mask.long()
 
     def _check_options(self, sampling_rate: int | None, padding: bool | str, return_tensors: str) -> None:
         if sampling_rate is None:

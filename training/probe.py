@@ -310,7 +310,7 @@ def _input_batches(
 ) -> Iterator[BatchFeature]:
     """Model inputs of `batch_size` clips at a time, with a progress bar."""
     for start in tqdm(range(0, len(waveforms), batch_size), desc=description, unit="batch", disable=None):
-        batch = list(waveforms[start : start + batch_size])
+        batch: list[Any] = list(waveforms[start : start + batch_size])
         yield feature_extractor(batch, sampling_rate=feature_extractor.sampling_rate, device=device)
 
 

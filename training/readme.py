@@ -34,7 +34,7 @@ def demo_part(results: dict[str, Any]) -> str:
         "|---|---|---|",
         *(f"| {name} | {r['pretrained']:.3f} | {r['random']:.3f} |" for name, r in results["factors"].items()),
         "",
-        f"| linear probe, {benchmark['benchmark']}, official folds | accuracy, mean ± deviation over folds | each fold |",
+        f"| linear probe, {benchmark['benchmark']}, official folds | accuracy, mean ± std over folds | each fold |",
         "|---|---|---|",
     ]
     for name, row in benchmark["results"].items():

@@ -37,8 +37,7 @@ class SyntheticSource:
     def __call__(self, indices: Tensor, device: torch.device | str) -> dict[str, Tensor]:
         """Model inputs of the clips `indices`: `input_values` of shape `(batch, frames, num_mel_bins)`."""
         waveforms = render(draw(self.preset, self.seed, indices), device)
-        inputs = self.feature_extractor(waveforms, sampling_rate=self.preset.sampling_rate)
-        return {"input_values": inputs["input_values"]}
+        return {"input_values": self.feature_extractor.extract(waveforms)}
 
 
 def masking_noise(seed: int, indices: Tensor, num_patches: int, device: torch.device | str) -> Tensor:

@@ -199,45 +199,6 @@ def _reference_ranges() -> dict[str, Range | Choice]:
     }
 
 
-def _built_in_presets() -> dict[str, Preset]:
-    ranges = _reference_ranges()
-
-    def variant(**values: float) -> dict[str, Range | Choice]:
-        return {**ranges, **{name: replace(ranges[name], low=value, high=value) for name, value in values.items()}}
-
-    whole_clip = {"num_events": 1, "event_length": _MAX_DURATION, "transient_probability": 0.0}
-    undamped = {"damping_probability": 0.0, "noise_gain": 0.0}
-    sine = variant(
-        **whole_clip, **undamped, num_partials=1, partial_rolloff=0.0, partial_gain=1.0, partial_detuning=1.0
-    )
-    sine["mode"] = replace(ranges["mode"], values=("harmonic",))
-    own_amplitudes = {**ranges, "amplitude": replace(ranges["amplitude"], low=0.25, high=1.0)}
-    presets = (
-        Preset("reference", "The research code as it is: shared source, aliasing and all.", ranges),
-        Preset(
-            "audiopg",
-            "Equation 2 of the paper: every event has its own source and level, and sources are band-limited.",
-            own_amplitudes,
-            shared_source=False,
-            band_limited=True,
-            clipped_by_damping=False,
-        ),
-        Preset("sine", "Ablation 1: one steady sine, frequency alone varies.", sine, enveloped=False),
-        Preset(
-            "harmonic",
-            "Ablation 2: one steady source, harmonic, FM or pulse.",
-            variant(**whole_clip, **undamped),
-            enveloped=False,
-        ),
-        Preset("dynamic", "Ablation 3: adds events, envelopes and transients.", variant(**undamped)),
-    )
-    return {preset.name: preset for preset in presets}
-
-
-PRESETS: Mapping[str, Preset] = MappingProxyType(_built_in_presets())
-"""All presets by name. The ladder of the ablation is sine, harmonic, dynamic, reference."""
-
-
 def _overridden(name: str, distribution: Range | Choice, value: object) -> Range | Choice:
     """A distribution with new values: (low, high) or one number for a range, one or more values for a choice."""
     values = tuple(value) if isinstance(value, Iterable) and not isinstance(value, str) else (value,)
@@ -248,7 +209,51 @@ def _overridden(name: str, distribution: Range | Choice, value: object) -> Range
     return replace(distribution, low=values[0], high=values[-1])
 
 
-def get_preset(preset: str | Preset, **overrides: object) -> Preset:
+def _with_overrides(ranges: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        name: _overridden(name, distribution, overrides[name]) if name in overrides else distribution
+        for name, distribution in ranges.items()
+    }
+
+
+def _built_in_presets() -> dict[str, Preset]:
+    ranges = _reference_ranges()
+    undamped = _with_overrides(ranges, {"damping_probability": 0.0, "noise_gain": 0.0})
+    one_event = {"num_events": 1, "event_length": _MAX_DURATION, "transient_probability": 0.0}
+    steady = _with_overrides(undamped, one_event)
+    one_partial = {"num_partials": 1, "partial_rolloff": 0.0, "partial_gain": 1.0, "partial_detuning": 1.0}
+    presets = (
+        Preset("reference", "The research code as it is: shared source, aliasing and all.", ranges),
+        Preset(
+            "audiopg",
+            "Equation 2 of the paper: every event has its own source and level, and sources are band-limited.",
+            _with_overrides(ranges, {"amplitude": (0.25, 1.0)}),
+            shared_source=False,
+            band_limited=True,
+            clipped_by_damping=False,
+        ),
+        Preset(
+            "sine",
+            "Ablation 1: one steady sine, of any frequency and phase.",
+            _with_overrides(steady, {**one_partial, "mode": "harmonic"}),
+            enveloped=False,
+        ),
+        Preset(
+            "harmonic",
+            "Ablation 2: one steady source, harmonic, FM or pulse.",
+            steady,
+            enveloped=False,
+        ),
+        Preset("dynamic", "Ablation 3: adds events, envelopes and transients.", undamped),
+    )
+    return {preset.name: preset for preset in presets}
+
+
+PRESETS: Mapping[str, Preset] = MappingProxyType(_built_in_presets())
+"""All presets by name. The ladder of the ablation is sine, harmonic, dynamic, reference."""
+
+
+def get_preset(preset: str | Preset, **overrides: Any) -> Preset:
     """A preset by name, any of its ranges overridden by name.
 
     Args:
@@ -275,13 +280,9 @@ def get_preset(preset: str | Preset, **overrides: object) -> Preset:
     if unknown:
         known = ", ".join(["duration", "sampling_rate", *preset.ranges])
         raise ValueError(f"A preset has the parameters {known}; got {', '.join(unknown)}.")
-    ranges = {
-        name: _overridden(name, distribution, overrides[name]) if name in overrides else distribution
-        for name, distribution in preset.ranges.items()
-    }
     varied = replace(
         preset,
-        ranges=ranges,
+        ranges=_with_overrides(preset.ranges, overrides),
         duration=overrides.get("duration", preset.duration),
         sampling_rate=overrides.get("sampling_rate", preset.sampling_rate),
         overrides={**preset.overrides, **overrides},
@@ -339,7 +340,7 @@ def _validated_indices(indices: Tensor | Iterable[int] | int) -> Tensor:
     return indices.to(torch.int64)
 
 
-def draw(preset: str | Preset, seed: int, indices: Tensor | Iterable[int] | int, **overrides: object) -> Parameters:
+def draw(preset: str | Preset, seed: int, indices: Tensor | Iterable[int] | int, **overrides: Any) -> Parameters:
     """Draw the parameters of the clips `indices` of the stream `seed`.
 
     Args:
