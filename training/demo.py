@@ -51,8 +51,9 @@ def embed_elsewhere(folder: Path, clips: FactorClips) -> np.ndarray:
         np.save(source, clips.waveforms)
         script = HERE / "embed_without_package.py"
         command = [sys.executable, str(script), str(folder), str(source), str(clips.sampling_rate), str(target)]
-        offline = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": scratch, "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
-        subprocess.run(command, check=True, env=offline)
+        offline = {"HF_HUB_OFFLINE": "1", "HF_HOME": scratch}
+        quiet = {"TRANSFORMERS_VERBOSITY": "error", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
+        subprocess.run(command, check=True, env={**os.environ, **offline, **quiet})
         return np.load(target)
 
 
@@ -151,6 +152,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--esc50_dir", type=Path, default=os.environ.get("AUDIOPG_ESC50_DIR") or None)
     known, rest = parser.parse_known_args(arguments)
     logging.disable_progress_bar()
+    logging.set_verbosity_error()  # the decoder's weights are not missed in an encoder
     try:
         results = run_demo(known.recipe, rest, known.output_dir, known.esc50_dir)
     except (ValueError, subprocess.CalledProcessError) as error:

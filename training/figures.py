@@ -63,14 +63,14 @@ def draw_clips(parameters: Parameters, path: Path, columns: int = 4) -> Path:
     signal, noise = render_components(parameters)
     snr_db = signal_to_noise_ratio(signal, noise)
     waveforms = peak_normalise(signal + noise)
-    log_mel = log_mel_spectrogram(waveforms, sampling_rate=preset.sampling_rate)
+    log_mel = log_mel_spectrogram(waveforms, sampling_rate=preset.sampling_rate).numpy()
     rows = -(-len(waveforms) // columns)
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(3.2 * columns, 2.6 * rows), layout="constrained")
         axes = figure.subplots(2 * rows, columns, squeeze=False, height_ratios=[1, 2] * rows)
         for axis in axes.flat:
             axis.set_axis_off()
-        for clip, waveform in enumerate(waveforms):
+        for clip, waveform in enumerate(waveforms.numpy()):
             row, column = divmod(clip, columns)
             top, bottom = axes[2 * row, column], axes[2 * row + 1, column]
             seconds = np.arange(len(waveform)) / preset.sampling_rate
@@ -136,7 +136,7 @@ def draw_reconstruction(model: AudioPGForPreTraining, input_values: Tensor, nois
         low, high = float(input_values.min()), float(input_values.max())
         for column, (title, panel) in enumerate(panels.items()):
             axes[0, column].set_title(title, loc="left")
-            images = unpatchify(panel, config.patch_size, config.num_mel_bins)
+            images = unpatchify(panel, config.patch_size, config.num_mel_bins).numpy()
             for row, image in enumerate(images):
                 axes[row, column].set_facecolor("#bbbbbb")
                 extent = (0, duration, 0, config.num_mel_bins)

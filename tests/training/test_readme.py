@@ -1,0 +1,48 @@
+import json
+
+import pytest
+
+from audiopg.training import readme
+
+RESULTS = {
+    "hardware": "a computer",
+    "versions": {"torch": "2.11.0"},
+    "commit": "0123456789ab",
+    "seconds": 123.4,
+    "pretraining": {"clips": 640, "seconds": 20.0, "clips_per_second": 32.0, "loss": 0.98765},
+    "factors": {"frequency": {"pretrained": 0.91234, "random": 0.5}},
+    "benchmark": {
+        "benchmark": "ESC-10",
+        "results": {"pre-trained encoder": {"mean": 0.71875, "std": 0.03, "fold_accuracies": [0.7, 0.7375]}},
+    },
+}
+TEXT = "before\n<!-- results:demo -->\nold\n<!-- /results -->\nafter\n"
+
+
+@pytest.fixture
+def house(tmp_path, monkeypatch):
+    monkeypatch.setattr(readme, "ROOT", tmp_path)
+    monkeypatch.setattr(readme, "RESULTS", tmp_path)
+    (tmp_path / "demo.json").write_text(json.dumps(RESULTS))
+    (tmp_path / "README.md").write_text(TEXT)
+    return tmp_path
+
+
+def test_the_readme_s_numbers_are_those_of_the_results():
+    readme.main(["--check"])
+
+
+def test_a_marked_part_is_written_from_its_results_and_nothing_else_is_touched(house):
+    readme.main([])
+    text = (house / "README.md").read_text()
+    assert text.startswith("before\n<!-- results:demo -->\n640 clips in 20 s (32.0 clips/s), final loss 0.988;")
+    assert "| frequency | 0.912 | 0.500 |" in text
+    assert "| pre-trained encoder | 71.9 ± 3.0 % | 70.0, 73.8 |" in text
+    assert text.endswith("<!-- /results -->\nafter\n")
+    readme.main(["--check"])
+
+
+def test_a_readme_that_is_out_of_date_fails_the_check(house):
+    with pytest.raises(SystemExit) as stop:
+        readme.main(["--check"])
+    assert stop.value.code == 1
