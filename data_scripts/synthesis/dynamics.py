@@ -49,11 +49,13 @@ def adsr(start: Tensor, attack: Tensor, decay: Tensor, length: Tensor, *, num_sa
         >>> tenths.round().int().tolist()
         [[0, 5, 10, 8, 6, 4, 2, 0]]
     """
-    attack, decay, length = (x.float()[:, None] for x in (attack, decay, length))
-    time = (start[:, None] + torch.arange(num_samples, device=start.device)).float()
-    decaying = 1 - (1 - RELEASE_LEVEL) / decay * (time - attack)
+    start, attack, decay, length = (x.float()[:, None] for x in (start, attack, decay, length))
+    time = start + torch.arange(num_samples, device=start.device, dtype=torch.float32)
+    fall = (1 - RELEASE_LEVEL) / decay
     # A few samples may be rounded to less than attack and decay: no release is left then, not a rising one.
-    releasing = RELEASE_LEVEL / (length - attack - decay).clamp(min=1e-3) * (length - time)
-    envelope = torch.where(time < attack, time / attack, torch.where(time < attack + decay, decaying, releasing))
-    # Outside the event one of the two outer ramps is negative.
-    return envelope.clamp_(min=0.0)
+    fade = RELEASE_LEVEL / (length - attack - decay).clamp(min=1e-3)
+    decaying = torch.addcmul(1 + fall * attack, time, -fall)
+    releasing = (time - length).mul_(-fade)
+    falling = torch.where(time < attack + decay, decaying, releasing)
+    # Outside the event the attack or the release is negative.
+    return torch.minimum(falling, time.div_(attack), out=falling).clamp_(min=0.0)

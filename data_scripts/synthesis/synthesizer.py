@@ -292,7 +292,7 @@ def render(parameters: Parameters, device: torch.device | str = "cpu") -> Tensor
         torch.Size([2, 16000])
     """
     signal, noise = render_components(parameters, device)
-    return peak_normalise(signal + noise)
+    return peak_normalise(signal.add_(noise))
 
 
 def signal_to_noise_ratio(signal: Tensor, noise: Tensor) -> Tensor:
