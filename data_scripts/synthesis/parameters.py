@@ -321,6 +321,14 @@ class Parameters(Mapping[str, Tensor]):
     def __len__(self) -> int:
         return len(self.tensors)
 
+    def split(self, size: int) -> list["Parameters"]:
+        """Consecutive batches of at most `size` clips each."""
+        parts = {name: tensor.split(size) for name, tensor in self.tensors.items()}
+        return [
+            replace(self, indices=indices, tensors={name: part[number] for name, part in parts.items()})
+            for number, indices in enumerate(self.indices.split(size))
+        ]
+
     @property
     def event_exists(self) -> Tensor:
         """Which event slots are used, bool, shape `(batch, events)`."""
