@@ -37,11 +37,17 @@ class PretrainingRecipe:
         description: One sentence: what it reproduces or is for.
         size: Size of the model: tiny, small or base.
         model: Overrides of `AudioPGConfig`.
-        preset: Preset of the synthesizer.
+        num_clips: How many clips are seen, each once; rounded up to whole batches. Of recordings, each is seen once
+            per pass over the folder.
+        preset: Preset of the synthesizer; empty where recordings are read instead.
         synthesis: Overrides of the preset's ranges, `duration` and `sampling_rate` included.
+        recordings: Fields of `RecordingsRecipe`, to train on real audio instead of a preset.
+        init_from: An AudioPG folder whose weights and standardisation the run starts from; None starts from scratch.
         seed: Seed of the clips, the masks and the initial weights.
-        num_clips: How many clips are seen, each once; rounded up to whole batches.
         batch_size: Clips per step over all processes.
+        micro_batch_size: Clips that one process takes at a time, the gradient being accumulated; None takes its whole
+            share. It changes memory and speed alone.
+        max_minutes: The run ends after this wall-clock time if it has not seen `num_clips` by then.
         learning_rate: Peak of the schedule.
         schedule: `constant` or `cosine` (to zero), both after the warm-up.
         warmup_fraction: Share of the steps in which the learning rate rises from zero.
@@ -52,17 +58,23 @@ class PretrainingRecipe:
         log_every: Steps from one logged loss to the next.
         checkpoint_every: Steps from one checkpoint to the next.
         keep_checkpoints: How many of the newest checkpoints stay.
+        milestones: Steps with a checkpoint that stays for ever, to study how the weights came about.
+        compile: Whether to compile the model, whose shapes never change: minutes at the start, less time per step.
     """
 
     name: str
     description: str
     size: str
-    preset: str
     num_clips: int
+    preset: str = ""
     model: dict[str, Any] = field(default_factory=dict)
     synthesis: dict[str, Any] = field(default_factory=dict)
+    recordings: dict[str, Any] = field(default_factory=dict)
+    init_from: str | None = None
     seed: int = 0
     batch_size: int = 64
+    micro_batch_size: int | None = None
+    max_minutes: float | None = None
     learning_rate: float = 1e-4
     schedule: str = "constant"
     warmup_fraction: float = 0.0
@@ -73,9 +85,16 @@ class PretrainingRecipe:
     log_every: int = 10
     checkpoint_every: int = 500
     keep_checkpoints: int = 2
+    milestones: list[int] = field(default_factory=list)
+    compile: bool = False
 
     def __post_init__(self) -> None:
         """Refuse what cannot be run."""
+        if bool(self.preset) == bool(self.recordings):
+            raise ValueError(
+                "A recipe has either a preset, to synthesize clips, or recordings, to read them, got "
+                f"preset {self.preset!r} and recordings {self.recordings}; set one and empty the other."
+            )
         for name in (
             "num_clips",
             "batch_size",
@@ -86,8 +105,15 @@ class PretrainingRecipe:
         ):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is 1 or more, got {getattr(self, name)}.")
-        for name in ("learning_rate", "max_grad_norm"):
-            if not getattr(self, name) > 0:
+        if self.micro_batch_size is not None and self.batch_size % max(1, self.micro_batch_size):
+            raise ValueError(
+                f"micro_batch_size divides batch_size, {self.batch_size}, got {self.micro_batch_size}; parts of a "
+                "step must be equal for their mean to be that of the step."
+            )
+        if any(step < 1 for step in self.milestones):
+            raise ValueError(f"milestones are steps, 1 or more, got {self.milestones}.")
+        for name in ("learning_rate", "max_grad_norm", "max_minutes"):
+            if getattr(self, name) is not None and not getattr(self, name) > 0:
                 raise ValueError(f"{name} is above 0, got {getattr(self, name)}.")
         if self.schedule not in ("constant", "cosine"):
             raise ValueError(f"schedule is constant or cosine, got {self.schedule!r}.")
@@ -102,6 +128,38 @@ class PretrainingRecipe:
     def num_steps(self) -> int:
         """Optimizer steps of the whole run."""
         return -(-self.num_clips // self.batch_size)
+
+
+@dataclass(frozen=True)
+class RecordingsRecipe:
+    """Which recordings a run is trained on, and how clips are cut from them.
+
+    Args:
+        folder: A folder that is searched for audio files, or a data set that `datasets` saved to disk, with a column
+            `audio`.
+        duration: Length of a clip in s; longer recordings are cropped at random, shorter ones repeated.
+        sampling_rate: In Hz; everything is resampled to it.
+        max_unreadable: So many files that cannot be read are skipped and named; one more ends the run.
+    """
+
+    folder: str
+    duration: float = 10.24
+    sampling_rate: int = 16000
+    max_unreadable: int = 10
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be cut."""
+        if not 0.025 <= self.duration <= 3600:
+            raise ValueError(f"recordings.duration lies between 0.025 and 3600 s, got {self.duration}.")
+        if self.sampling_rate < 1000:
+            raise ValueError(f"recordings.sampling_rate is 1000 Hz at least, got {self.sampling_rate}.")
+        if self.max_unreadable < 0:
+            raise ValueError(f"recordings.max_unreadable is 0 or more, got {self.max_unreadable}.")
+
+    @property
+    def num_samples(self) -> int:
+        """Length of a clip in samples."""
+        return round(self.duration * self.sampling_rate)
 
 
 def _checked(name: str, value: Any, annotation: Any) -> Any:
@@ -194,8 +252,30 @@ def parse_overrides(arguments: Sequence[str]) -> dict[str, Any]:
     return overrides
 
 
+def _merged(values: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """`values` with `changes`: a mapping is extended, anything else replaced."""
+    merged = dict(values)
+    for name, value in changes.items():
+        extends = isinstance(value, dict) and isinstance(values.get(name), dict)
+        merged[name] = {**values[name], **value} if extends else value
+    return merged
+
+
+def _read_values(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        names = ", ".join(sorted(p.stem for p in RECIPES.glob("*.yaml")))
+        raise ValueError(f"A recipe is a YAML file or one of {names}; found nothing at {path}.")
+    values = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
+    if not isinstance(values, dict):
+        raise ValueError(f"{path}: a recipe maps fields to values, got {type(values).__name__}.")
+    return values
+
+
 def load_recipe(kind: type[Recipe], path: Path | str, overrides: dict[str, Any] | None = None) -> Recipe:
     """Read a recipe file and apply overrides; a mapping is extended by an override, anything else replaced.
+
+    A file may begin with `extends: NAME`: then it holds only what differs from the recipe NAME beside it, which
+    extends no other.
 
     Args:
         kind: The recipe's dataclass.
@@ -213,16 +293,15 @@ def load_recipe(kind: type[Recipe], path: Path | str, overrides: dict[str, Any] 
         500000
     """
     path = Path(path) if Path(path).suffix else RECIPES / f"{path}.yaml"
-    if not path.is_file():
-        names = ", ".join(sorted(p.stem for p in RECIPES.glob("*.yaml")))
-        raise ValueError(f"A recipe is a YAML file or one of {names}; found nothing at {path}.")
-    values = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
-    if not isinstance(values, dict):
-        raise ValueError(f"{path}: a recipe maps fields to values, got {type(values).__name__}.")
-    for name, value in (overrides or {}).items():
-        extends = isinstance(value, dict) and isinstance(values.get(name), dict)
-        values[name] = {**values[name], **value} if extends else value
-    return build_recipe(kind, values)
+    values = _read_values(path)
+    if "extends" in values:
+        parent = _read_values(path.parent / f"{values.pop('extends')}.yaml")
+        if "extends" in parent:
+            raise ValueError(
+                f"{path}: a recipe extends one that is complete; {parent['name']} extends another itself."
+            )
+        values = _merged(parent, values)
+    return build_recipe(kind, _merged(values, overrides or {}))
 
 
 def recipe_parser(description: str | None, default_output: str) -> argparse.ArgumentParser:

@@ -22,7 +22,8 @@ from audiopg.modeling.configuration_audiopg import AUTO_MAP, AudioPGConfig
 from audiopg.modeling.feature_extraction_audiopg import AudioPGFeatureExtractor
 from audiopg.modeling.modeling_audiopg import AudioPGForPreTraining
 from audiopg.training.arguments import PretrainingRecipe, build_recipe
-from audiopg.training.pretrain import build_feature_extractor, checkpoints_of
+from audiopg.training.building import build_feature_extractor
+from audiopg.training.checkpoints import checkpoints_of
 
 
 def write_hub_folder(

@@ -8,9 +8,11 @@ No recording is involved; pre-training measures those of its own recipe in the s
 import argparse
 import json
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch import Tensor
 from tqdm import tqdm
 
 from audiopg.data_scripts.synthesis import PRESETS, SYNTHESIZER_VERSION, Preset, draw, get_preset, render
@@ -19,6 +21,41 @@ from audiopg.training.arguments import parse_overrides
 
 _BATCH = 16
 _DECIMALS = 3
+
+
+def mean_and_std(
+    waveforms_of: Callable[[Tensor], Tensor], num_clips: int, *, sampling_rate: int, num_mel_bins: int, window: str
+) -> tuple[float, float]:
+    """Mean and (population) standard deviation of the raw log-mel over all frames and bands of clips.
+
+    Args:
+        waveforms_of: Clip indices, shape `(batch,)`, to waveforms, shape `(batch, samples)`.
+        num_clips: How many clips, from index 0 on.
+        sampling_rate: Of the waveforms, in Hz.
+        num_mel_bins: Number of mel bands.
+        window: Of the log-mel, `hann` or `hamming`.
+
+    Returns:
+        Both, rounded to 3 decimals, which makes every device agree.
+
+    Example:
+        >>> mean_and_std(
+        ...     lambda indices: torch.zeros(len(indices), 400), 3, sampling_rate=16000, num_mel_bins=128, window="hann"
+        ... )
+        (-15.942, 0.0)
+    """
+    total, total_of_squares, count = 0.0, 0.0, 0
+    for first in tqdm(range(0, num_clips, _BATCH), desc="statistics", unit="batch", leave=False, disable=None):
+        waveforms = waveforms_of(torch.arange(first, min(first + _BATCH, num_clips)))
+        log_mel = log_mel_spectrogram(
+            waveforms, sampling_rate=sampling_rate, num_mel_bins=num_mel_bins, window=window
+        ).double()
+        total += float(log_mel.sum())
+        total_of_squares += float(log_mel.square().sum())
+        count += log_mel.numel()
+    mean = total / count
+    variance = max(0.0, total_of_squares / count - mean**2)
+    return round(mean, _DECIMALS), round(variance**0.5, _DECIMALS)
 
 
 def measure_statistics(
@@ -50,20 +87,16 @@ def measure_statistics(
         (2, True)
     """
     preset = get_preset(preset)
-    total, total_of_squares, count = 0.0, 0.0, 0
-    for first in tqdm(range(0, num_clips, _BATCH), desc="statistics", unit="batch", leave=False, disable=None):
-        indices = range(first, min(first + _BATCH, num_clips))
-        waveform = render(draw(preset, seed, indices), device)
-        log_mel = log_mel_spectrogram(
-            waveform, sampling_rate=preset.sampling_rate, num_mel_bins=num_mel_bins, window=window
-        ).double()
-        total += float(log_mel.sum())
-        total_of_squares += float(log_mel.square().sum())
-        count += log_mel.numel()
-    mean = total / count
+    mean, std = mean_and_std(
+        lambda indices: render(draw(preset, seed, indices), device),
+        num_clips,
+        sampling_rate=preset.sampling_rate,
+        num_mel_bins=num_mel_bins,
+        window=window,
+    )
     return {
-        "mean": round(mean, _DECIMALS),
-        "std": round((total_of_squares / count - mean**2) ** 0.5, _DECIMALS),
+        "mean": mean,
+        "std": std,
         "preset": preset.name,
         "overrides": dict(preset.overrides),
         "seed": seed,

@@ -1,36 +1,58 @@
-"""Pre-train the masked autoencoder on clips synthesized on the training device.
+"""Pre-train the masked autoencoder on clips synthesized on the training device, or on unlabelled recordings.
 
     accelerate launch training/pretrain.py training/recipes/tiny.yaml [--num_clips 1000 ...]
+    python training/pretrain.py training/recipes/base.yaml --profile
 
-The run's folder receives the recipe, the measured statistics, `metrics.jsonl`, TensorBoard logs, checkpoints and, at
-the end, `run.json`. The same command goes on from the last checkpoint of a run that was stopped.
+The run's folder receives the recipe, the statistics, `metrics.jsonl`, TensorBoard logs, checkpoints and, at the end,
+`run.json`. The same command goes on from the last checkpoint of a run that was stopped or killed; a run is defined by
+its recipe alone, so it may go on with another number of processes. `--profile` prints where a step's time goes.
 """
 
-import dataclasses
 import json
 import math
-import os
-import shutil
 import signal
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
-import yaml
 from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
 from torch import Tensor, nn
 from tqdm import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
 
-from audiopg.data_scripts.synthesis import get_preset
-from audiopg.modeling.configuration_audiopg import AudioPGConfig
-from audiopg.modeling.feature_extraction_audiopg import AudioPGFeatureExtractor
-from audiopg.modeling.modeling_audiopg import AudioPGForPreTraining
 from audiopg.training.arguments import PretrainingRecipe, load_recipe, parse_overrides, recipe_parser
-from audiopg.training.measure_statistics import measure_statistics
+from audiopg.training.building import build_model, build_source, flop_per_step, load_or_find_statistics
+from audiopg.training.checkpoints import (
+    CheckpointWriter,
+    checkpoints_of,
+    claim_run_folder,
+    fingerprint,
+    load_checkpoint,
+    newest_sound_checkpoint,
+    write_atomically,
+)
 from audiopg.training.provenance import environment
-from audiopg.training.sources import SyntheticSource, masking_noise
+from audiopg.training.run_log import MetricsLog, read_metrics
+from audiopg.training.sources import Source, masking_noise, training_batches
+from audiopg.training.throughput import PhaseTimer, measure_peak
+
+__all__ = [
+    "checkpoints_of",
+    "claim_run_folder",
+    "learning_rate_at",
+    "parameter_groups",
+    "pretrain",
+    "profile",
+    "read_metrics",
+]
+
+PROFILED_STEPS, WARM_UP_STEPS = 10, 3
 
 
 def learning_rate_at(step: int, recipe: PretrainingRecipe) -> float:
@@ -60,73 +82,6 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, An
     ]
 
 
-def claim_run_folder(folder: Path, recipe: PretrainingRecipe) -> None:
-    """Write the recipe into a new run's folder, or make sure that a run found there is of the same recipe.
-
-    Raises:
-        ValueError: if the folder belongs to another recipe, with the fields that differ.
-    """
-    mine, path = dataclasses.asdict(recipe), folder / "recipe.yaml"
-    if not path.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        path.write_text(yaml.safe_dump(mine, sort_keys=False), encoding="utf-8")
-        return
-    theirs = yaml.safe_load(path.read_text(encoding="utf-8"))
-    changed = [
-        f"{k}: {theirs.get(k)!r} there, {mine.get(k)!r} here" for k in mine | theirs if theirs.get(k) != mine.get(k)
-    ]
-    if changed:
-        listed = "\n  ".join(changed)
-        raise ValueError(f"{folder} holds a run of another recipe; choose another --output_dir.\n  {listed}")
-
-
-def checkpoints_of(folder: Path) -> list[Path]:
-    """Complete checkpoints of a run, oldest first."""
-    return sorted((folder / "checkpoints").glob("step_*[0-9]"))
-
-
-def save_checkpoint(accelerator: Accelerator, folder: Path, progress: dict[str, Any], keep: int) -> None:
-    """Save everything that resuming needs, to the side first and then renamed; the oldest beyond `keep` go."""
-    final = folder / "checkpoints" / f"step_{progress['step']:08d}"
-    partial = final.with_suffix(".partial")
-    if accelerator.is_main_process:
-        shutil.rmtree(partial, ignore_errors=True)
-    accelerator.wait_for_everyone()
-    accelerator.save_state(str(partial))
-    if accelerator.is_main_process:
-        (partial / "progress.json").write_text(json.dumps(progress), encoding="utf-8")
-        shutil.rmtree(final, ignore_errors=True)
-        os.replace(partial, final)
-        for old in checkpoints_of(folder)[:-keep]:
-            shutil.rmtree(old)
-    accelerator.wait_for_everyone()
-
-
-def load_or_measure_statistics(recipe: PretrainingRecipe, folder: Path, device: torch.device) -> dict[str, Any]:
-    """The statistics of the recipe's own first clips, measured once per run and kept beside it."""
-    path = folder / "statistics.json"
-    if path.exists():
-        return json.loads(path.read_text(encoding="utf-8"))
-    preset = get_preset(recipe.preset, **recipe.synthesis)
-    measured = measure_statistics(preset, recipe.seed, recipe.statistics_clips, device=device)
-    path.write_text(json.dumps(measured, indent=2), encoding="utf-8")
-    return measured
-
-
-def build_feature_extractor(recipe: PretrainingRecipe, statistics: dict[str, Any]) -> AudioPGFeatureExtractor:
-    """The extractor that goes with the model of this recipe."""
-    config = AudioPGConfig.of_size(recipe.size, **recipe.model)
-    return AudioPGFeatureExtractor(
-        sampling_rate=get_preset(recipe.preset, **recipe.synthesis).sampling_rate,
-        num_mel_bins=config.num_mel_bins,
-        patch_size=config.patch_size,
-        window=statistics["window"],
-        mean=statistics["mean"],
-        std=statistics["std"],
-        statistics=statistics,
-    )
-
-
 class StopRequest:
     """Turns SIGINT and SIGTERM into a flag that the loop reads between two steps."""
 
@@ -145,90 +100,133 @@ class StopRequest:
             signal.signal(number, handler)
 
 
-class MetricsLog:
-    """Averages the loss between two log lines on the device and writes `metrics.jsonl` and TensorBoard."""
+def any_process(accelerator: Accelerator, *flags: bool) -> list[bool]:
+    """Which flags are up in any process: all processes get the same answer, and all must ask."""
+    if accelerator.num_processes == 1:
+        return list(flags)
+    raised = torch.tensor(flags, dtype=torch.float32, device=accelerator.device)
+    return [count > 0 for count in accelerator.reduce(raised, reduction="sum").tolist()]
 
-    def __init__(self, accelerator: Accelerator, folder: Path, start_step: int) -> None:
-        self.accelerator, self.path = accelerator, folder / "metrics.jsonl"
-        self.losses: list[Tensor] = []
-        self.last_loss = math.nan
-        if accelerator.is_main_process:
-            kept = [row for row in read_metrics(folder) if row["step"] <= start_step]
-            self.path.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
 
-    def add(self, loss: Tensor) -> None:
-        """Remember the loss of one step; nothing is read from the device yet."""
-        self.losses.append(loss.detach())
+@dataclass
+class Run:
+    """A recipe with everything that was built for it."""
 
-    def write(self, step: int, **values: float) -> float:
-        """Write a line for the steps since the last one; returns their mean loss.
+    recipe: PretrainingRecipe
+    folder: Path
+    accelerator: Accelerator
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    source: Source
 
-        Raises:
-            FloatingPointError: if it is not finite.
+    @property
+    def share(self) -> int:
+        """Clips of a step that this process takes."""
+        return self.recipe.batch_size // self.accelerator.num_processes
+
+    @property
+    def micro_batch_size(self) -> int:
+        """Clips that go through the model at a time."""
+        return min(self.share, self.recipe.micro_batch_size or self.share)
+
+    @property
+    def bare_optimizer(self) -> torch.optim.Optimizer:
+        """The optimizer without accelerate's wrapper."""
+        return getattr(self.optimizer, "optimizer", self.optimizer)
+
+    def clips(self, first_step: int) -> Iterator[range]:
+        """This process's clips, a micro-batch at a time: together the processes see `step * batch_size ...` in order.
+
+        A process takes a run of neighbouring clips, and cuts it into neighbouring micro-batches.
         """
-        local = torch.stack(self.losses)
-        self.losses = []
-        self.last_loss = float(self.accelerator.reduce(local, reduction="mean").mean())
-        if not math.isfinite(self.last_loss):
-            raise FloatingPointError(
-                f"The loss is {self.last_loss} in the {len(local)} steps up to {step}; the last checkpoint is sound. "
-                "Lower learning_rate or max_grad_norm and start anew in another --output_dir."
-            )
-        row = {"step": step, "loss": self.last_loss, **values}
-        self.accelerator.log({name: value for name, value in row.items() if name != "step"}, step=step)
-        if self.accelerator.is_main_process:
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(row) + "\n")
-        return self.last_loss
+        for step in range(first_step, self.recipe.num_steps):
+            first = step * self.recipe.batch_size + self.accelerator.process_index * self.share
+            for start in range(first, first + self.share, self.micro_batch_size):
+                yield range(start, start + self.micro_batch_size)
+
+    def batches(self, first_step: int) -> Iterator[dict[str, Tensor]]:
+        """Model inputs and noise of `clips`."""
+        return training_batches(self.source, self.recipe.seed, self.clips(first_step), self.accelerator.device)
+
+    def train_step(self, step: int, batches: Iterator[dict[str, Tensor]]) -> tuple[Tensor, Tensor]:
+        """One step of the optimizer; returns its loss and gradient norm, scalars that are still on the device.
+
+        Every clip hides as many patches as every other, so the mean over equal parts is the mean over the step.
+        """
+        parts = self.share // self.micro_batch_size
+        total = torch.zeros((), device=self.accelerator.device)
+        for part in range(parts):
+            inputs = next(batches)
+            # Gradients travel between processes once a step, with the last part.
+            with nullcontext() if part == parts - 1 else self.accelerator.no_sync(self.model):
+                loss = self.model(**inputs).loss / parts
+                self.accelerator.backward(loss)
+            total += loss.detach()
+        return total, self.update(step)
+
+    def update(self, step: int) -> Tensor:
+        """Clip the gradients and let the optimizer use them; returns their norm."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate_at(step, self.recipe)
+        norm = self.accelerator.clip_grad_norm_(self.model.parameters(), self.recipe.max_grad_norm)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        return cast(Tensor, norm)
 
 
-def read_metrics(folder: Path) -> list[dict[str, float]]:
-    """The lines of a run's `metrics.jsonl`, in order; a line cut short by a crash ends them."""
-    path, rows = folder / "metrics.jsonl", []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
-        try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError:
-            break
-    return rows
-
-
-def _clip_indices(step: int, recipe: PretrainingRecipe, accelerator: Accelerator) -> Tensor:
-    """This process's share of a step's clips: together the processes see `step * batch_size ...` in order."""
-    share = recipe.batch_size // accelerator.num_processes
-    first = step * recipe.batch_size + accelerator.process_index * share
-    return torch.arange(first, first + share)
-
-
-def _prepare(recipe: PretrainingRecipe, folder: Path) -> tuple[Accelerator, nn.Module, torch.optim.Optimizer]:
+def _build_accelerator(recipe: PretrainingRecipe, folder: Path) -> Accelerator:
     has_bf16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
     accelerator = Accelerator(
         mixed_precision="bf16" if has_bf16 else "no", log_with="tensorboard", project_dir=str(folder)
     )
-    if recipe.batch_size % accelerator.num_processes:
+    share, rest = divmod(recipe.batch_size, accelerator.num_processes)
+    if rest or share % min(share, recipe.micro_batch_size or share):
         raise ValueError(
-            f"batch_size is shared by all processes: {recipe.batch_size} does not divide by "
-            f"{accelerator.num_processes}; change one of the two."
+            f"batch_size is shared by all processes and taken in equal parts: {recipe.batch_size} clips do not divide "
+            f"by {accelerator.num_processes} processes and micro_batch_size {recipe.micro_batch_size}; change one."
         )
-    torch.manual_seed(recipe.seed)
-    model = AudioPGForPreTraining(AudioPGConfig.of_size(recipe.size, **recipe.model))
+    if accelerator.device.type == "cuda":
+        # Attention's backward pass adds in any order otherwise, and a resumed run would not end at the same bits.
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        torch.utils.deterministic.fill_uninitialized_memory = False
+    return accelerator
+
+
+def prepare_run(recipe: PretrainingRecipe, folder: Path) -> Run:
+    """Claim the folder and build everything that a run needs.
+
+    Raises:
+        ValueError: if the folder belongs to another recipe, the batch cannot be shared by the processes, or the
+            weights to start from do not fit.
+    """
+    accelerator = _build_accelerator(recipe, folder)
+    with accelerator.main_process_first():
+        claim_run_folder(folder, recipe)
+        statistics = load_or_find_statistics(recipe, folder, accelerator.device)
+    model = build_model(recipe)
     optimizer = torch.optim.AdamW(
         parameter_groups(model, recipe.weight_decay),
         lr=recipe.learning_rate,
         betas=(recipe.betas[0], recipe.betas[1]),
         fused=True,
     )
+    if recipe.compile:
+        model.compile(dynamic=False)
     model, optimizer = accelerator.prepare(model, optimizer)
-    return accelerator, model, optimizer
+    return Run(recipe, folder, accelerator, model, optimizer, build_source(recipe, statistics))
 
 
-def _resume(accelerator: Accelerator, folder: Path) -> dict[str, Any]:
-    """Load the newest checkpoint into what was prepared; returns the progress that it was made at."""
-    found = checkpoints_of(folder)
-    if not found:
-        return {"step": 0, "seconds": 0.0}
-    accelerator.load_state(str(found[-1]))
-    return json.loads((found[-1] / "progress.json").read_text(encoding="utf-8"))
+def _resume(run: Run) -> dict[str, Any]:
+    """Load the newest sound checkpoint into what was prepared; returns its manifest, or that of a fresh start."""
+    found: list[Any] = [None]
+    if run.accelerator.is_main_process:
+        found = [newest_sound_checkpoint(run.folder, fingerprint(run.recipe))]
+    broadcast_object_list(found)  # one process reads and judges, all go on from the same
+    if found[0] is None:
+        return {"step": 0, "seconds": 0.0, "losses": []}
+    path, manifest = found[0]
+    load_checkpoint(path, run.model, run.bare_optimizer)
+    return manifest
 
 
 def pretrain(recipe: PretrainingRecipe, folder: Path) -> dict[str, Any]:
@@ -239,113 +237,171 @@ def pretrain(recipe: PretrainingRecipe, folder: Path) -> dict[str, Any]:
         folder: Where everything goes.
 
     Returns:
-        The facts of the run, as in `run.json`: `finished`, `steps`, `clips`, `loss`, `seconds`, `clips_per_second` and
-        the environment.
+        The facts of the run, as in `run.json`: `finished`, `steps`, `clips`, `loss`, `seconds`, `clips_per_second`,
+        `flop_per_step`, `peak_flop_per_second`, `share_of_peak` and the environment.
 
     Raises:
-        ValueError: if the folder belongs to another recipe or the batch cannot be shared by the processes.
-        FloatingPointError: if the loss is not finite.
+        ValueError: as `prepare_run`, or if no checkpoint of the run can be trusted.
+        FloatingPointError: if a loss is not finite, with the step, its clips and the last checkpoint.
+        OSError: if the last checkpoint of the run could not be saved; those before are intact.
     """
-    claim_run_folder(folder, recipe)
-    accelerator, model, optimizer = _prepare(recipe, folder)
-    with accelerator.main_process_first():
-        statistics = load_or_measure_statistics(recipe, folder, accelerator.device)
-    source = SyntheticSource(
-        get_preset(recipe.preset, **recipe.synthesis), recipe.seed, build_feature_extractor(recipe, statistics)
+    run = prepare_run(recipe, folder)
+    progress = _resume(run)
+    run.accelerator.init_trackers("tensorboard", init_kwargs={"tensorboard": {"purge_step": progress["step"] + 1}})
+    log = MetricsLog(run.accelerator, folder, recipe.batch_size, progress["step"], progress["losses"])
+    peak = measure_peak(run.accelerator.device) * run.accelerator.num_processes
+    writer = CheckpointWriter(
+        folder,
+        fingerprint(recipe),
+        keep=recipe.keep_checkpoints,
+        milestones=recipe.milestones,
+        writes=run.accelerator.is_main_process,
     )
-    accelerator.init_trackers("tensorboard")
-    progress = _resume(accelerator, folder)
-    log = MetricsLog(accelerator, folder, progress["step"])
     stop = StopRequest()
     try:
-        progress = _train(recipe, folder, accelerator, model, optimizer, source, progress, log, stop)
+        progress = _train(run, progress, log, writer, stop, peak)
+        writer.finish()
+        if writer.failure is not None:
+            raise OSError(
+                f"The checkpoint of step {progress['step']} could not be saved ({writer.failure}). "
+                f"{writer.last_sound()} Make room; the same command goes on from there."
+            ) from writer.failure
+    except FloatingPointError as error:
+        writer.finish()
+        raise FloatingPointError(f"{error} {writer.last_sound()}") from error
     finally:
+        writer.finish()
         stop.restore()
-        accelerator.end_training()
-    facts = {
-        "finished": progress["step"] == recipe.num_steps,
-        "steps": progress["step"],
-        "clips": progress["step"] * recipe.batch_size,
-        "loss": log.last_loss,
-        "seconds": round(progress["seconds"], 1),
-        "clips_per_second": round(progress["step"] * recipe.batch_size / max(progress["seconds"], 1e-9), 1),
-        **environment(),
-    }
-    if accelerator.is_main_process and facts["finished"]:
-        (folder / "run.json").write_text(json.dumps(facts, indent=2), encoding="utf-8")
+        run.accelerator.end_training()
+    facts = _facts(run, progress, peak)
+    if run.accelerator.is_main_process and facts["finished"]:
+        write_atomically(folder / "run.json", json.dumps(facts, indent=2))
     return facts
 
 
+def _is_over(recipe: PretrainingRecipe, progress: dict[str, Any]) -> bool:
+    spent = recipe.max_minutes is not None and progress["seconds"] >= 60 * recipe.max_minutes
+    return progress["step"] >= recipe.num_steps or spent
+
+
+def _facts(run: Run, progress: dict[str, Any], peak: float) -> dict[str, Any]:
+    clips, rows = progress["step"] * run.recipe.batch_size, read_metrics(run.folder)
+    rate = clips / max(progress["seconds"], 1e-9)
+    return {
+        "finished": _is_over(run.recipe, progress),
+        "steps": progress["step"],
+        "clips": clips,
+        "loss": rows[-1]["loss"] if rows else math.nan,
+        "seconds": round(progress["seconds"], 1),
+        "clips_per_second": round(rate, 1),
+        "processes": run.accelerator.num_processes,
+        "flop_per_step": flop_per_step(run.recipe),
+        "peak_flop_per_second": round(peak),
+        "share_of_peak": round(rate * flop_per_step(run.recipe) / run.recipe.batch_size / peak, 4),
+        **environment(),
+    }
+
+
 def _train(
-    recipe: PretrainingRecipe,
-    folder: Path,
-    accelerator: Accelerator,
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    source: SyntheticSource,
-    progress: dict[str, Any],
-    log: MetricsLog,
-    stop: StopRequest,
+    run: Run, progress: dict[str, Any], log: MetricsLog, writer: CheckpointWriter, stop: StopRequest, peak: float
 ) -> dict[str, Any]:
     """The loop. Returns the progress reached."""
-    model.train()
-    first_step, started, seconds_before = progress["step"], time.perf_counter(), progress["seconds"]
-    patch_size = accelerator.unwrap_model(model).config.patch_size
+    run.model.train()
+    recipe, first_step, seconds_before = run.recipe, progress["step"], progress["seconds"]
+    if _is_over(recipe, progress):
+        return progress
+    waits_anyway = run.accelerator.device.type != "cuda"
+    started = time.perf_counter()
     bar = tqdm(
         total=recipe.num_steps,
         initial=first_step,
         unit="step",
         desc=recipe.name,
-        disable=not accelerator.is_main_process,
+        disable=not run.accelerator.is_main_process,
         dynamic_ncols=True,
     )
-    for step in range(first_step, recipe.num_steps):
-        indices = _clip_indices(step, recipe, accelerator)
-        inputs = source(indices, accelerator.device)
-        num_patches = inputs["input_values"].shape[1] * inputs["input_values"].shape[2] // patch_size**2
-        noise = masking_noise(recipe.seed, indices, num_patches, accelerator.device)
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate_at(step, recipe)
-        loss = model(**inputs, noise=noise).loss
-        accelerator.backward(loss)
-        accelerator.clip_grad_norm_(model.parameters(), recipe.max_grad_norm)
-        optimizer.step()
-        optimizer.zero_grad()
-        log.add(loss)
-        bar.update()
-
-        done, stopping = step + 1, stop.signal is not None
-        ends = done == recipe.num_steps or stopping
-        if done % recipe.log_every == 0 or ends:
-            elapsed = time.perf_counter() - started
-            rate = (done - first_step) * recipe.batch_size / elapsed
-            progress = {"step": done, "seconds": seconds_before + elapsed}
-            mean_loss = log.write(
-                done,
-                learning_rate=learning_rate_at(step, recipe),
-                clips=done * recipe.batch_size,
-                seconds=progress["seconds"],
-                clips_per_second=rate,
-            )
-            bar.set_postfix_str(f"loss {mean_loss:.4f}, {rate:.1f} clips/s", refresh=False)
-        if done % recipe.checkpoint_every == 0 or ends:
+    batches = run.batches(first_step)
+    with bar, logging_redirect_tqdm():
+        for step in range(first_step, recipe.num_steps):
+            log.add(*run.train_step(step, batches))
+            bar.update()
+            done = step + 1
             progress = {"step": done, "seconds": seconds_before + time.perf_counter() - started}
-            save_checkpoint(accelerator, folder, progress, recipe.keep_checkpoints)
-        if stopping:
-            break
-    bar.close()
+            is_due = done % recipe.log_every == 0 or done == recipe.num_steps
+            stopping = is_over = False
+            if run.accelerator.num_processes == 1 or waits_anyway or is_due:  # on GPUs, asking others is a wait
+                stopping, is_over = any_process(run.accelerator, stop.signal is not None, _is_over(recipe, progress))
+            saves = done % recipe.checkpoint_every == 0 or done in recipe.milestones or stopping or is_over
+            if is_due or saves:
+                log.settle()
+            if is_due or is_over:
+                rate = (done - first_step) * recipe.batch_size / (time.perf_counter() - started)
+                share = rate * flop_per_step(run.recipe) / recipe.batch_size / peak
+                row = log.write(
+                    learning_rate=learning_rate_at(step, recipe),
+                    clips=done * recipe.batch_size,
+                    seconds=progress["seconds"],
+                    clips_per_second=rate,
+                    share_of_peak=share,
+                )
+                bar.set_postfix_str(f"loss {row['loss']:.4f}, {rate:.1f} clips/s, {share:.0%} of peak", refresh=False)
+            if saves:
+                writer.save(run.model, run.bare_optimizer, {**progress, "losses": log.losses})
+            if stopping or is_over:
+                break
     return progress
+
+
+def profile(recipe: PretrainingRecipe, folder: Path) -> str:
+    """Time the phases of some steps, waiting for the device after each; nothing is saved but the run's statistics.
+
+    Without the waits phases overlap, so a real step takes less than their sum.
+
+    Args:
+        recipe: What to profile.
+        folder: As for `pretrain`.
+
+    Returns:
+        A table: synthesis (or reading), log-mel, forward, backward, optimizer, in ms per step.
+    """
+    run = prepare_run(recipe, folder)
+    run.model.train()
+    device, parts = run.accelerator.device, run.share // run.micro_batch_size
+    timer, micro = PhaseTimer(device), run.micro_batch_size
+    for step in range(WARM_UP_STEPS + PROFILED_STEPS):
+        if step == WARM_UP_STEPS:
+            timer = PhaseTimer(device)
+        for part in range(step * parts, (step + 1) * parts):
+            _profile_part(run, range(part * micro, (part + 1) * micro), timer)
+        timer.time("optimizer", lambda step=step: run.update(step))
+    run.accelerator.end_training()
+    return timer.table(PROFILED_STEPS)
+
+
+def _profile_part(run: Run, clips: range, timer: PhaseTimer) -> None:
+    device, extractor = run.accelerator.device, run.source.feature_extractor
+    indices = torch.arange(clips.start, clips.stop)
+    making = "reading" if run.recipe.recordings else "synthesis"
+    waveforms = timer.time(making, lambda: run.source.waveforms(indices, device))
+    values = timer.time("log-mel", lambda: extractor.extract(waveforms))
+    noise = masking_noise(run.recipe.seed, indices, values[0].numel() // extractor.patch_size**2, device)
+    loss = timer.time("forward", lambda: run.model(input_values=values, noise=noise).loss)
+    timer.time("backward", lambda: run.accelerator.backward(loss))
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Command line."""
     parser = recipe_parser(__doc__, "runs/NAME")
+    parser.add_argument("--profile", action="store_true", help="print where a step's time goes, and train nothing")
     known, rest = parser.parse_known_args(arguments)
     try:
         recipe = load_recipe(PretrainingRecipe, known.recipe, parse_overrides(rest))
         folder = known.output_dir or Path("runs") / recipe.name
+        if known.profile:
+            sys.stdout.write(profile(recipe, folder) + "\n")
+            return
         facts = pretrain(recipe, folder)
-    except ValueError as error:
+    except (ValueError, FloatingPointError, OSError) as error:
         parser.exit(2, f"{parser.prog}: {error}\n")
     if not facts["finished"]:
         message = f"Stopped after step {facts['steps']} of {recipe.num_steps}, saved; the same command goes on.\n"

@@ -30,7 +30,7 @@ TOY = {
 }
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def toy_recipe():
     """Builds the toy recipe with any field changed."""
     return lambda **changes: build_recipe(PretrainingRecipe, TOY | changes)

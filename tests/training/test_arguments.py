@@ -60,7 +60,7 @@ def test_a_wrong_field_is_refused_by_name(values, message):
 
 
 def test_a_missing_field_is_named():
-    with pytest.raises(ValueError, match="needs the fields name, description, size, preset"):
+    with pytest.raises(ValueError, match="needs the fields name, description, size;"):
         build_recipe(PretrainingRecipe, {"num_clips": 1})
 
 
