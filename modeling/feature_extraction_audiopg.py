@@ -198,7 +198,7 @@ def _batch(
     audio: ArrayLike | Sequence[ArrayLike], device: str | torch.device | None, shortest: int
 ) -> tuple[Tensor, list[int]]:
     """Waveforms `(batch, samples)` in float32, with zeros after the end of shorter clips, and each clip's length."""
-    clips = _split(audio)
+    clips = split_clips(audio)
     if device is None:
         device = next((clip.device for clip in clips if isinstance(clip, Tensor)), torch.device("cpu"))
     tensors = [_to_float(_to_tensor(clip, index).to(device), index) for index, clip in enumerate(clips)]
@@ -212,7 +212,7 @@ def _batch(
     return pad_sequence(tensors, batch_first=True), lengths
 
 
-def _split(audio: ArrayLike | Sequence[ArrayLike]) -> Sequence[Any]:
+def split_clips(audio: ArrayLike | Sequence[ArrayLike]) -> Sequence[Any]:
     """One clip or many, as a sequence of clips."""
     if isinstance(audio, (str, bytes, dict)):
         raise ValueError(

@@ -16,7 +16,7 @@ Tensors of ones and zeros called `attention_mask` count frames; boolean tensors 
 A patch is valid when any of its frames is real. Only valid patches are ever seen, attended to, pooled or scored.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,6 +34,14 @@ from transformers.utils.generic import can_return_tuple, merge_with_config_defau
 from transformers.utils.output_capturing import capture_outputs
 
 from .configuration_audiopg import AudioPGConfig
+from .embedding_audiopg import (
+    OVERLAP_SECONDS,
+    WINDOW_SECONDS,
+    AudioPGFrameEmbeddings,
+    frame_embeddings,
+    time_patch_means,
+)
+from .feature_extraction_audiopg import ArrayLike, AudioPGFeatureExtractor
 
 
 @dataclass
@@ -704,6 +712,93 @@ class AudioPGModel(AudioPGPreTrainedModel):
             mask=mask,
             ids_restore=ids_restore,
         )
+
+    def embed(
+        self,
+        waveforms: ArrayLike | Sequence[ArrayLike],
+        feature_extractor: AudioPGFeatureExtractor,
+        *,
+        window_seconds: float = WINDOW_SECONDS,
+        overlap_seconds: float = OVERLAP_SECONDS,
+        batch_size: int = 16,
+    ) -> Tensor:
+        """Embed recordings of any length from 25 ms on, each to one vector: the mean of its frame embeddings.
+
+        A recording of one window gives its `pooler_output`. Memory does not grow with the recording but for its
+        frame embeddings: 3 kB for 160 ms with the paper's model, where the samples themselves are 10 kB.
+
+        Args:
+            waveforms: One mono recording or many, as `AudioPGFeatureExtractor` takes them.
+            feature_extractor: The checkpoint's own.
+            window_seconds: Length of the windows that a longer recording is cut into.
+            overlap_seconds: What neighbouring windows share.
+            batch_size: Windows at a time; it changes nothing but speed and memory.
+
+        Returns:
+            Shape `(recordings, hidden_size)`, float32, on the model's device.
+
+        Raises:
+            ValueError: if a recording or a window is too short, or the feature extractor refuses the samples.
+
+        Example:
+            >>> model = AudioPGModel(AudioPGConfig.of_size("tiny"))
+            >>> model.embed([torch.zeros(400), torch.zeros(12 * 16000)], AudioPGFeatureExtractor()).shape
+            torch.Size([2, 192])
+        """
+        windows = {"window_seconds": window_seconds, "overlap_seconds": overlap_seconds, "batch_size": batch_size}
+        return torch.stack(
+            [frames.embeddings.mean(dim=0) for frames in self._embed(waveforms, feature_extractor, **windows)]
+        )
+
+    def embed_frames(
+        self,
+        waveforms: ArrayLike | Sequence[ArrayLike],
+        feature_extractor: AudioPGFeatureExtractor,
+        *,
+        window_seconds: float = WINDOW_SECONDS,
+        overlap_seconds: float = OVERLAP_SECONDS,
+        batch_size: int = 16,
+    ) -> list[AudioPGFrameEmbeddings]:
+        """Embed recordings of any length from 25 ms on, each to one vector every 160 ms.
+
+        Args:
+            waveforms: As `embed`, like the other arguments.
+            feature_extractor: See `embed`.
+            window_seconds: See `embed`.
+            overlap_seconds: See `embed`.
+            batch_size: See `embed`.
+
+        Returns:
+            For each recording its `embeddings`, the mean over the mel patches at each time patch averaged over the
+            windows that cover it, shape `(time patches, hidden_size)`; and `times`, their centres in seconds.
+
+        Raises:
+            ValueError: as `embed`.
+
+        Example:
+            >>> model = AudioPGModel(AudioPGConfig.of_size("tiny"))
+            >>> [frames] = model.embed_frames(torch.zeros(16000), AudioPGFeatureExtractor())
+            >>> frames.embeddings.shape, frames.times[:2].round(decimals=2)
+            (torch.Size([7, 192]), tensor([0.0900, 0.2500]))
+        """
+        windows = {"window_seconds": window_seconds, "overlap_seconds": overlap_seconds, "batch_size": batch_size}
+        return list(self._embed(waveforms, feature_extractor, **windows))
+
+    @torch.no_grad()
+    def _embed(self, waveforms: Any, feature_extractor: Any, **windows: Any) -> Iterator[AudioPGFrameEmbeddings]:
+        columns = self.config.num_mel_bins // self.config.patch_size
+        was_training = self.training
+        self.eval()
+        try:
+            yield from frame_embeddings(
+                lambda inputs: time_patch_means(self(**inputs, return_dict=True).last_hidden_state, columns),
+                feature_extractor,
+                waveforms,
+                device=self.device,
+                **windows,
+            )
+        finally:
+            self.train(was_training)
 
     def _check_attentions(self, output_attentions: bool | None) -> None:
         wanted = self.config.output_attentions if output_attentions is None else output_attentions

@@ -1,0 +1,266 @@
+r"""Embeddings of recordings of any length: windows that overlap, and how what they say is put together again.
+
+A recording of $T$ time patches (160 ms each) that fits into one window is embedded as it is. A longer one is cut into
+windows whose starts lie on the grid of these patches; the last window ends where the recording ends, so that every
+window is full. With $h_{w,t,m}$ the encoder's token at time patch $t$ and mel patch $m$ (of $M$) as window $w$ has it,
+and $W_t$ the windows that cover $t$,
+
+$$f_t = \frac{1}{|W_t|} \sum_{w \in W_t} \frac{1}{M} \sum_{m=1}^{M} h_{w,t,m}, \qquad
+e = \frac{1}{T} \sum_{t=1}^{T} f_t$$
+
+are the frame embeddings and the clip embedding: every moment counts once, however many windows cover it, and a clip of
+one window has exactly the mean of its patch tokens. One window is in memory at a time, or one batch of them.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .feature_extraction_audiopg import ArrayLike, AudioPGFeatureExtractor, split_clips
+from .spectrogram_audiopg import frame_length, hop_length, num_frames
+
+WINDOW_SECONDS = 10.24
+"""The length of clip that the models are pre-trained on: 64 time patches."""
+
+OVERLAP_SECONDS = 2.56
+"""A quarter of a window: a moment at the seam of two is at least 1.28 s inside one of them."""
+
+
+@dataclass(frozen=True)
+class Window:
+    """A part of a recording that the encoder hears at once.
+
+    Args:
+        first_patch: The recording's time patch that comes first in it.
+        num_patches: Time patches in it.
+        start: First sample.
+        end: Last sample, exclusive.
+    """
+
+    first_patch: int
+    num_patches: int
+    start: int
+    end: int
+
+
+@dataclass
+class AudioPGFrameEmbeddings:
+    """What a recording holds, moment by moment.
+
+    Args:
+        embeddings: Shape `(time patches, hidden_size)`, float32.
+        times: Centre of each time patch in seconds, shape `(time patches,)`; they are 160 ms apart.
+    """
+
+    embeddings: Tensor
+    times: Tensor
+
+
+def plan_windows(
+    num_samples: int,
+    *,
+    sampling_rate: int = 16000,
+    patch_size: int = 16,
+    window_seconds: float = WINDOW_SECONDS,
+    overlap_seconds: float = OVERLAP_SECONDS,
+) -> list[Window]:
+    """Cut a recording into windows on the grid of its time patches.
+
+    Args:
+        num_samples: Length of the recording.
+        sampling_rate: In Hz.
+        patch_size: Frames of 10 ms in a time patch.
+        window_seconds: Length of a window, rounded to time patches.
+        overlap_seconds: What neighbouring windows share, rounded to time patches.
+
+    Returns:
+        The windows in order; the first starts with the recording, the last ends with it.
+
+    Raises:
+        ValueError: if the recording is shorter than one frame, a window than one time patch, or the overlap is not
+            shorter than the window.
+
+    Example:
+        >>> [(window.first_patch, window.num_patches) for window in plan_windows(20 * 16000)]
+        [(0, 64), (48, 64), (61, 64)]
+        >>> plan_windows(16000)
+        [Window(first_patch=0, num_patches=7, start=0, end=16000)]
+    """
+    if num_samples < frame_length(sampling_rate):
+        raise ValueError(
+            f"A recording must last at least 25 ms ({frame_length(sampling_rate)} samples), and this one has "
+            f"{num_samples} samples. Leave it out, or pad it with zeros if it is a real sound."
+        )
+    samples_per_patch = patch_size * hop_length(sampling_rate)
+    longest, shared = (
+        round(seconds * sampling_rate / samples_per_patch) for seconds in (window_seconds, overlap_seconds)
+    )
+    if longest < 1 or not 0 <= shared < longest:
+        raise ValueError(
+            f"A window lasts at least one time patch ({samples_per_patch / sampling_rate} s) and overlaps by less "
+            f"than its length, and got {window_seconds} s with {overlap_seconds} s of overlap. Change one of the two."
+        )
+    num_patches = -(-num_frames(num_samples, sampling_rate) // patch_size)
+    length, last = min(longest, num_patches), max(0, num_patches - longest)
+    firsts = [*range(0, last, longest - shared), last]
+    # The frames of a window's last patch reach further than the window's nominal length, by 15 ms at 16 kHz.
+    samples = length * samples_per_patch - hop_length(sampling_rate) + frame_length(sampling_rate)
+    starts = [first * samples_per_patch for first in firsts]
+    return [
+        Window(first, length, start, min(start + samples, num_samples))
+        for first, start in zip(firsts, starts, strict=True)
+    ]
+
+
+def patch_times(num_samples: int, *, sampling_rate: int = 16000, patch_size: int = 16) -> Tensor:
+    """Centre of each time patch of a recording in seconds, from its first frame's start to its last frame's end.
+
+    Args:
+        num_samples: Length of the recording.
+        sampling_rate: In Hz.
+        patch_size: Frames of 10 ms in a time patch.
+
+    Returns:
+        Shape `(time patches,)`; the last patch counts only the frames that the recording fills.
+
+    Example:
+        >>> patch_times(16000)[:2], patch_times(400)
+        (tensor([0.0875, 0.2475]), tensor([0.0125]))
+    """
+    frames = num_frames(num_samples, sampling_rate)
+    first = torch.arange(0, frames, patch_size)
+    last = (first + patch_size).clamp(max=frames) - 1
+    return ((first + last) * hop_length(sampling_rate) + frame_length(sampling_rate)) / (2 * sampling_rate)
+
+
+def time_patch_means(last_hidden_state: Tensor, columns: int) -> Tensor:
+    """Mean over the mel patches at each time patch.
+
+    The alternative, a concatenation, would be `columns` times as wide and not comparable with a clip's embedding.
+
+    Args:
+        last_hidden_state: Tokens of an encoder that saw every patch, class token first, shape
+            `(batch, 1 + patches, hidden_size)`.
+        columns: Patches along mel.
+
+    Returns:
+        Shape `(batch, time patches, hidden_size)`, float32.
+
+    Example:
+        >>> time_patch_means(torch.tensor([[[9.0], [1.0], [3.0], [5.0], [7.0]]]), columns=2).tolist()
+        [[[2.0], [6.0]]]
+    """
+    patches = last_hidden_state[:, 1:].float()
+    return patches.unflatten(1, (-1, columns)).mean(dim=2)
+
+
+def merge_windows(windows: Sequence[Window], frames: Sequence[Tensor]) -> Tensor:
+    """Average what the windows of one recording say of each of its time patches.
+
+    Args:
+        windows: All windows of the recording, in order.
+        frames: For each, shape `(its time patches or more, hidden_size)`; what is beyond them is padding.
+
+    Returns:
+        Shape `(time patches of the recording, hidden_size)`.
+
+    Example:
+        >>> windows = [Window(0, 2, 0, 0), Window(1, 2, 0, 0)]
+        >>> merge_windows(windows, [torch.tensor([[1.0], [2.0]]), torch.tensor([[4.0], [5.0]])]).tolist()
+        [[1.0], [3.0], [5.0]]
+    """
+    num_patches = windows[-1].first_patch + windows[-1].num_patches
+    total = frames[0].new_zeros(num_patches, frames[0].shape[-1])
+    count = frames[0].new_zeros(num_patches, 1)
+    for window, values in zip(windows, frames, strict=True):
+        place = slice(window.first_patch, window.first_patch + window.num_patches)
+        total[place] += values[: window.num_patches]
+        count[place] += 1
+    return total / count
+
+
+def frame_embeddings(
+    encode: Callable[[Any], Tensor],
+    feature_extractor: AudioPGFeatureExtractor,
+    waveforms: ArrayLike | Sequence[ArrayLike],
+    *,
+    device: torch.device,
+    window_seconds: float = WINDOW_SECONDS,
+    overlap_seconds: float = OVERLAP_SECONDS,
+    batch_size: int = 16,
+) -> Iterator[AudioPGFrameEmbeddings]:
+    """Embed recordings one after the other, `batch_size` windows at a time, across recordings if they are short.
+
+    Args:
+        encode: From the feature extractor's output to `(batch, time patches, hidden_size)`.
+        feature_extractor: The checkpoint's own.
+        waveforms: What the feature extractor takes, of any length from 25 ms on.
+        device: Where to compute; only the windows of a batch are copied there.
+        window_seconds: See `plan_windows`.
+        overlap_seconds: See `plan_windows`.
+        batch_size: Windows at a time.
+
+    Yields:
+        The frame embeddings of each recording, in order.
+
+    Raises:
+        ValueError: if a recording or a window is too short, or the feature extractor refuses the samples.
+    """
+    clips = split_clips(waveforms)
+    sampling_rate, patch_size = feature_extractor.sampling_rate, feature_extractor.patch_size
+    _check_mono(clips)
+    plans = [
+        plan_windows(
+            len(clip),
+            sampling_rate=sampling_rate,
+            patch_size=patch_size,
+            window_seconds=window_seconds,
+            overlap_seconds=overlap_seconds,
+        )
+        for clip in clips
+    ]
+    parts = ((index, window) for index, plan in enumerate(plans) for window in plan)
+    frames: list[Tensor] = []
+    while batch := list(islice(parts, batch_size)):
+        windows: list[Any] = [clips[index][window.start : window.end] for index, window in batch]
+        # Where no patch is padding a mask would change nothing but the speed of the attention.
+        padded = len({window.num_patches for _, window in batch}) > 1
+        try:
+            inputs = feature_extractor(
+                windows, sampling_rate=sampling_rate, device=device, return_attention_mask=padded
+            )
+        except ValueError as error:
+            error.add_note(f"Its clips are windows of recordings {batch[0][0]} to {batch[-1][0]}, counted from 0.")
+            raise
+        for (index, window), values in zip(batch, encode(inputs), strict=True):
+            frames.append(values)
+            if window is plans[index][-1]:
+                times = patch_times(len(clips[index]), sampling_rate=sampling_rate, patch_size=patch_size)
+                yield AudioPGFrameEmbeddings(merge_windows(plans[index], frames), times)
+                frames = []
+
+
+def _check_mono(clips: Sequence[Any]) -> None:
+    for index, clip in enumerate(clips):
+        if getattr(clip, "ndim", 1) != 1:
+            raise ValueError(
+                f"Each recording is mono, of shape (samples,), and recording {index} has {tuple(clip.shape)}. Average "
+                "its channels first: `clip.mean(0)` if they come first, `clip.mean(-1)` if they come last."
+            )
+
+
+__all__ = [
+    "OVERLAP_SECONDS",
+    "WINDOW_SECONDS",
+    "AudioPGFrameEmbeddings",
+    "Window",
+    "frame_embeddings",
+    "merge_windows",
+    "patch_times",
+    "plan_windows",
+    "time_patch_means",
+]

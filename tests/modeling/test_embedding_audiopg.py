@@ -1,0 +1,189 @@
+import os
+import subprocess
+import sys
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+
+from audiopg.modeling.configuration_audiopg import AudioPGConfig
+from audiopg.modeling.embedding_audiopg import merge_windows, patch_times, plan_windows
+from audiopg.modeling.feature_extraction_audiopg import AudioPGFeatureExtractor
+from audiopg.modeling.modeling_audiopg import AudioPGModel
+from audiopg.training.export import write_hub_folder
+
+SMALL = {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+RATE = 16000
+
+
+@pytest.fixture(scope="module")
+def model():
+    torch.manual_seed(0)
+    return AudioPGModel(AudioPGConfig(**SMALL)).eval()
+
+
+def noise(num_samples, seed=0):
+    return (0.1 * np.random.default_rng(seed).standard_normal(num_samples)).astype(np.float32)
+
+
+@pytest.mark.parametrize("num_samples", [400, 2800, 2960, 163840, 164080, 164240, 20 * RATE, 30 * RATE + 123])
+@pytest.mark.parametrize(("window", "overlap"), [(10.24, 2.56), (10.24, 0.0), (1.6, 1.44), (0.16, 0.0)])
+def test_windows_are_full_and_cover_every_patch(num_samples, window, overlap):
+    windows = plan_windows(num_samples, window_seconds=window, overlap_seconds=overlap)
+    frames = 1 + (num_samples - 400) // 160
+    covered = {patch for w in windows for patch in range(w.first_patch, w.first_patch + w.num_patches)}
+    assert covered == set(range(-(-frames // 16)))
+    assert len({w.num_patches for w in windows}) == 1
+    assert windows[0].start == 0
+    for w in windows:
+        assert w.start == w.first_patch * 2560
+        assert -(-(1 + (w.end - w.start - 400) // 160) // 16) == w.num_patches
+    for one, following in pairwise(windows):
+        shared = one.first_patch + one.num_patches - following.first_patch
+        assert shared >= round(overlap / 0.16)
+
+
+def test_a_clip_of_one_window_has_its_pooler_output(model):
+    feature_extractor = AudioPGFeatureExtractor()
+    clips = [noise(length, seed) for seed, length in enumerate([163840, 400, 50000])]
+    for clip, embedding in zip(clips, model.embed(clips, feature_extractor), strict=True):
+        expected = model(**feature_extractor(clip, sampling_rate=RATE)).pooler_output[0]
+        torch.testing.assert_close(embedding, expected, rtol=0, atol=1e-5)
+
+
+def test_long_recordings_are_averaged_as_a_slow_loop_does(model):
+    """By hand: every window cut out of the recording, embedded alone, and every time patch averaged over windows."""
+    feature_extractor, clip = AudioPGFeatureExtractor(), noise(25 * RATE)
+    told = [[] for _ in range(157)]  # (1 + (400000 - 400) // 160) frames / 16, rounded up
+    for first in (0, 48, 93):
+        samples = clip[first * 2560 : first * 2560 + 64 * 2560 + 240]
+        tokens = model(**feature_extractor(samples, sampling_rate=RATE)).last_hidden_state[0, 1:]
+        for row in range(64):
+            told[first + row].append(tokens[8 * row : 8 * row + 8].mean(dim=0))
+    expected = torch.stack([torch.stack(tokens).mean(dim=0) for tokens in told])
+    [frames] = model.embed_frames(clip, feature_extractor)
+    torch.testing.assert_close(frames.embeddings, expected, rtol=0, atol=1e-5)
+    torch.testing.assert_close(model.embed(clip, feature_extractor)[0], expected.mean(dim=0), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 16])
+def test_a_recording_is_embedded_the_same_in_any_company(model, batch_size):
+    clips = [noise(length, seed) for seed, length in enumerate([400, 30 * RATE, 8000, 11 * RATE, 16000])]
+    together = model.embed(clips, AudioPGFeatureExtractor(), batch_size=batch_size)
+    alone = [model.embed(clip, AudioPGFeatureExtractor(), batch_size=1)[0] for clip in clips]
+    torch.testing.assert_close(together, torch.stack(alone), rtol=0, atol=1e-5)
+
+
+def test_arrays_tensors_lists_and_integers_are_one_recording(model):
+    clip = noise(8000)
+    integers = (clip * 32768).round().astype(np.int16)
+    expected = model.embed(integers / 32768, AudioPGFeatureExtractor())
+    assert expected.shape == (1, SMALL["hidden_size"])
+    for same in (integers, torch.from_numpy(integers), (integers / 32768).tolist(), integers[None]):
+        torch.testing.assert_close(model.embed(same, AudioPGFeatureExtractor()), expected, rtol=0, atol=1e-6)
+
+
+def test_times_are_the_centres_of_what_a_patch_hears():
+    for num_samples in (400, 16000, 163840, 170000):
+        frames = 1 + (num_samples - 400) // 160
+        by_hand = []
+        for first in range(0, frames, 16):
+            last = min(first + 16, frames) - 1
+            by_hand.append((first * 160 + last * 160 + 400) / 2 / RATE)
+        np.testing.assert_allclose(patch_times(num_samples), by_hand, rtol=1e-6)
+
+
+def test_the_frame_that_changes_is_where_the_click_is(model):
+    clip = noise(6 * RATE)
+    clicked = clip.copy()
+    clicked[4 * RATE : 4 * RATE + 200] += 0.8
+    before, after = (model.embed_frames(x, AudioPGFeatureExtractor())[0] for x in (clip, clicked))
+    loudest = (after.embeddings - before.embeddings).square().sum(dim=1).argmax()
+    assert abs(before.times[loudest] - 4.0) <= 0.16
+
+
+def test_embedding_leaves_the_training_mode_and_asks_for_no_gradient(model):
+    model.train()
+    assert not model.embed(noise(8000), AudioPGFeatureExtractor()).requires_grad
+    assert model.training
+    with pytest.raises(ValueError, match="at least 25 ms"):
+        model.embed(noise(10), AudioPGFeatureExtractor())
+    assert model.training
+    model.eval()
+
+
+def test_merging_ignores_what_is_beyond_a_window(model):
+    windows = plan_windows(20 * RATE)
+    frames = [torch.full((80, 1), float(index)) for index in range(len(windows))]
+    merged = merge_windows(windows, frames)
+    assert merged.shape == (125, 1)
+    assert merged[[0, 47, 48, 60, 61, 63, 64, 111, 112, 124], 0].tolist() == [0, 0, 0.5, 0.5, 1, 1, 1.5, 1.5, 2, 2]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"window_seconds": 0.05}, "at least one time patch"),
+        ({"window_seconds": 1.6, "overlap_seconds": 1.6}, "overlaps by less than"),
+        ({"overlap_seconds": -1.0}, "overlaps by less than"),
+    ],
+)
+def test_windows_that_cannot_be_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        plan_windows(20 * RATE, **options)
+
+
+def test_bad_samples_are_refused_with_the_recording_they_are_in(model):
+    stereo = [noise(8000), np.zeros((8000, 2), dtype=np.float32)]
+    with pytest.raises(ValueError, match="recording 1 has"):
+        model.embed(stereo, AudioPGFeatureExtractor())
+    broken = noise(8000)
+    broken[3] = np.nan
+    with pytest.raises(ValueError, match="NaN") as error:
+        model.embed([noise(8000), broken], AudioPGFeatureExtractor(), batch_size=1)
+    assert error.value.__notes__ == ["Its clips are windows of recordings 1 to 1, counted from 0."]
+
+
+def test_embedding_travels_with_the_checkpoint(model, tmp_path):
+    """In a process that cannot import this package."""
+    write_hub_folder(model, AudioPGFeatureExtractor(), tmp_path / "folder")
+    clip = noise(12 * RATE)
+    np.save(tmp_path / "array.npy", clip)
+    code = """
+import sys
+sys.modules["audiopg"] = None
+import numpy as np
+from transformers import AutoFeatureExtractor, AutoModel
+folder, target = sys.argv[1:]
+feature_extractor = AutoFeatureExtractor.from_pretrained(folder, trust_remote_code=True)
+model = AutoModel.from_pretrained(folder, trust_remote_code=True)
+np.save(target, model.embed(np.load(target), feature_extractor).numpy())
+"""
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "home")}
+    command = [sys.executable, "-c", code, str(tmp_path / "folder"), str(tmp_path / "array.npy")]
+    subprocess.run(command, check=True, env=environment, cwd=tmp_path, timeout=120)
+    expected = model.embed(clip, AudioPGFeatureExtractor()).numpy()
+    assert np.array_equal(np.load(tmp_path / "array.npy"), expected)
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_recording():
+    """In a process of its own: the peak after an hour against that after ten minutes; its samples are 220 MB."""
+    code = """
+import resource, sys
+import torch
+from audiopg.modeling.configuration_audiopg import AudioPGConfig
+from audiopg.modeling.feature_extraction_audiopg import AudioPGFeatureExtractor
+from audiopg.modeling.modeling_audiopg import AudioPGModel
+torch.manual_seed(0)
+model = AudioPGModel(AudioPGConfig(hidden_size=24, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32))
+peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+hour = torch.rand(3600 * 16000).mul_(0.1)
+model.embed(hour[: 600 * 16000], AudioPGFeatureExtractor())
+before = peak()
+embedding = model.embed(hour, AudioPGFeatureExtractor())
+assert embedding.shape == (1, 24) and embedding.isfinite().all()
+sys.exit(0 if peak() - before < 55 else f"{peak() - before:.0f} MB more for an hour than for ten minutes")
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=280)
