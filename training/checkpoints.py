@@ -165,7 +165,7 @@ def newest_sound_checkpoint(folder: Path, run: str) -> tuple[Path, dict[str, Any
 
 def load_checkpoint(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
     """Load a verified checkpoint into a model and its optimizer, however they are spread over processes."""
-    weights = safetensors.torch.load_file(path / WEIGHTS)
+    weights: dict[str, Any] = {**safetensors.torch.load_file(path / WEIGHTS)}
     moments = torch.load(path / OPTIMIZER, map_location="cpu", weights_only=True)
     set_model_state_dict(model, weights, options=_WHOLE)
     set_optimizer_state_dict(model, optimizer, moments, options=_WHOLE)

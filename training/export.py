@@ -70,6 +70,18 @@ def _eval_results(results: dict[str, Any]) -> list[EvalResult] | None:
     ]
 
 
+def saw_no_real_data(recipe: PretrainingRecipe, statistics: dict[str, Any]) -> bool:
+    """Whether nothing real went into a model: no recordings, and none into the weights that it may start from.
+
+    Example:
+        >>> from audiopg.training.arguments import load_recipe
+        >>> saw_no_real_data(load_recipe(PretrainingRecipe, "base"), {"preset": "reference"})
+        True
+    """
+    # Statistics travel with weights: they name the recordings, or whatever else, that these were trained on.
+    return not recipe.recordings and not {"recordings", "source"} & statistics.keys()
+
+
 def pretrained_card(
     recipe: PretrainingRecipe,
     run: dict[str, Any],
@@ -89,11 +101,17 @@ def pretrained_card(
     Returns:
         The card, with its metadata.
     """
+    synthetic_only = saw_no_real_data(recipe, statistics)
+    synthetic_tags = ["synthetic-data"] if recipe.preset else []
     card_data = ModelCardData(
         license="apache-2.0",
         library_name="transformers",
         pipeline_tag="feature-extraction",
-        tags=["audio", "audiopg", "masked-autoencoder", "self-supervised", "synthetic-data", "no-real-data"],
+        tags=[
+            *("audio", "audiopg", "masked-autoencoder", "self-supervised"),
+            *synthetic_tags,
+            *(["no-real-data"] if synthetic_only else []),
+        ],
         model_name=recipe.name,
         eval_results=_eval_results(results),
     )
@@ -102,6 +120,7 @@ def pretrained_card(
         card_data,
         template_path=str(PRETRAINED_TEMPLATE),
         recipe=recipe,
+        synthetic_only=synthetic_only,
         run=run,
         statistics=statistics,
         config=model.config,

@@ -16,6 +16,7 @@ import time
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -188,7 +189,7 @@ def _build_accelerator(recipe: PretrainingRecipe, folder: Path) -> Accelerator:
     if accelerator.device.type == "cuda":
         # Attention's backward pass adds in any order otherwise, and a resumed run would not end at the same bits.
         torch.use_deterministic_algorithms(True, warn_only=True)
-        torch.utils.deterministic.fill_uninitialized_memory = False
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     return accelerator
 
 
@@ -373,7 +374,7 @@ def profile(recipe: PretrainingRecipe, folder: Path) -> str:
             timer = PhaseTimer(device)
         for part in range(step * parts, (step + 1) * parts):
             _profile_part(run, range(part * micro, (part + 1) * micro), timer)
-        timer.time("optimizer", lambda step=step: run.update(step))
+        timer.time("optimizer", partial(run.update, step))
     run.accelerator.end_training()
     return timer.table(PROFILED_STEPS)
 

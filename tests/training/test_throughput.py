@@ -4,7 +4,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from audiopg.modeling.configuration_audiopg import AudioPGConfig
 from audiopg.modeling.modeling_audiopg import AudioPGForPreTraining
-from audiopg.training.throughput import PhaseTimer, flop_per_clip, measure_peak
+from audiopg.training.throughput import PhaseTimer, flop_per_clip
 
 
 @pytest.mark.parametrize("mask_ratio", [0.5, 0.75])
