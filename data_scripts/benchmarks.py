@@ -1,27 +1,38 @@
-"""Benchmarks of real recordings as they lie on disk: a folder to a `Dataset` of `audio` (a path), `label`, `fold`.
+"""Benchmarks of real recordings as they are unpacked: a folder to a `Dataset` with its official folds or splits.
 
-The official folds are read, never drawn, and a recording that was cut into several clips stays in one fold.
+The official folds are read, never drawn, and a recording that was cut into several clips stays in one of them. The
+columns are those of `labelled_audio`.
 """
 
-import csv
-import logging
-from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
-from datasets import ClassLabel, Dataset, DatasetInfo, Features, Value
+from datasets import Dataset
 
-logger = logging.getLogger(__name__)
+from audiopg.data_scripts.labelled_audio import (
+    AUDIO_SUFFIXES,
+    Part,
+    find_audio,
+    identify,
+    labelled_dataset,
+    read_table,
+    some,
+)
 
-AUDIO_SUFFIXES = (".wav", ".flac", ".ogg")
+OFFICIAL_SIZES: dict[str, tuple[int, Mapping[Part, int]]] = {
+    "ESC-50": (50, dict.fromkeys(range(1, 6), 400)),
+    "ESC-10": (10, dict.fromkeys(range(1, 6), 80)),
+    "UrbanSound8K": (
+        10,
+        dict(enumerate((873, 888, 925, 990, 936, 823, 838, 806, 816, 837), start=1)),
+    ),
+    "Speech Commands V2": (35, {"train": 84843, "validation": 9981, "test": 11005}),
+    "FSD50K": (200, {"train": 36796, "validation": 4170, "test": 10231}),
+}
+"""Classes of the official data sets, and clips in each fold or split."""
 
-OFFICIAL_SIZES = {"ESC-50": (2000, 50, 5), "ESC-10": (400, 10, 5)}
-"""Clips, classes and folds of the official data sets."""
 
-MOST_LISTED = 10
-
-
-def load_esc50(folder: str | Path) -> Dataset:
+def load_esc50(folder: str | Path, *, only_esc10: bool = False) -> Dataset:
     r"""ESC-50, ESC-10, or any folder in their layout (K. J. Piczak, "ESC: Dataset for Environmental Sound", 2015).
 
     The folder holds `meta/esc50.csv`, with the columns `filename`, `fold`, `target`, `category` and `src_file`, and
@@ -29,11 +40,12 @@ def load_esc50(folder: str | Path) -> Dataset:
 
     Args:
         folder: The data set's folder.
+        only_esc10: Keep the clips that the column `esc10` marks.
 
     Returns:
-        One row per clip: `audio` (the file's path), `label` (a `ClassLabel`, 0 to classes - 1 in the order of the
-        official target numbers, named by category) and `fold` (as in the table). `info.dataset_name` is "ESC-50" or
-        "ESC-10" where the counts are the official ones, and "part of ESC-50" otherwise, which is also logged.
+        One row per clip; labels are 0 to classes - 1 in the order of the official target numbers.
+        `info.dataset_name` is "ESC-50" or "ESC-10" where the counts are the official ones, and "part of ESC-50"
+        otherwise, which is also logged.
 
     Raises:
         FileNotFoundError: if the table, or the audio of any of its rows, is missing.
@@ -53,100 +65,214 @@ def load_esc50(folder: str | Path) -> Dataset:
         (0, ['helicopter'], 'part of ESC-50')
     """
     folder = Path(folder)
-    rows = _read_table(folder / "meta" / "esc50.csv", ("filename", "fold", "target", "category", "src_file"))
-    _check_listed_once(row["filename"] for row in rows)
-    _check_sources_stay_in_a_fold(rows)
-    names = _class_names(rows)
-    position = {target: label for label, target in enumerate(sorted(names))}
-    features = Features(
-        {
-            "audio": Value("string"),
-            "label": ClassLabel(names=[names[target] for target in sorted(names)]),
-            "fold": Value("int64"),
-        }
+    columns = ("filename", "fold", "target", "category", "src_file", *(("esc10",) if only_esc10 else ()))
+    rows = read_table(
+        folder / "meta" / "esc50.csv", columns, "a folder in the layout of ESC-50 holds meta/esc50.csv and audio/"
     )
+    if only_esc10:
+        rows = [row for row in rows if row["esc10"] == "True"]
+    names = _class_names((row["target"], row["category"]) for row in rows)
+    position = {target: label for label, target in enumerate(names)}
     folds = [int(row["fold"]) for row in rows]
-    columns = {
-        "audio": _find_audio(folder / "audio", [row["filename"] for row in rows]),
-        "label": [position[int(row["target"])] for row in rows],
-        "fold": folds,
+    return labelled_dataset(
+        identify("ESC-50", len(names), folds, OFFICIAL_SIZES),
+        list(names.values()),
+        audio=find_audio(folder / "audio", [row["filename"] for row in rows]),
+        labels=[position[int(row["target"])] for row in rows],
+        parts=folds,
+        sources=[row["src_file"] for row in rows],
+    )
+
+
+def load_urbansound8k(folder: str | Path) -> Dataset:
+    """UrbanSound8K with its ten folds (J. Salamon et al., "A Dataset and Taxonomy for Urban Sound Research", 2014).
+
+    The folder holds `metadata/UrbanSound8K.csv` and `audio/fold1` to `audio/fold10`. Drawing other folds would put
+    slices of one recording on both sides, which is why the accuracies of those who did are higher.
+
+    Args:
+        folder: The data set's folder.
+
+    Returns:
+        One row per slice; labels are the official `classID`.
+
+    Raises:
+        FileNotFoundError: if the table, or the audio of any of its rows, is missing.
+        ValueError: as `load_esc50`.
+    """
+    folder = Path(folder)
+    rows = read_table(
+        folder / "metadata" / "UrbanSound8K.csv",
+        ("slice_file_name", "fsID", "fold", "classID", "class"),
+        "a folder in the layout of UrbanSound8K holds metadata/UrbanSound8K.csv and audio/fold1 to audio/fold10",
+    )
+    names = _class_names((row["classID"], row["class"]) for row in rows)
+    position = {target: label for label, target in enumerate(names)}
+    folds = [int(row["fold"]) for row in rows]
+    return labelled_dataset(
+        identify("UrbanSound8K", len(names), folds, OFFICIAL_SIZES),
+        list(names.values()),
+        audio=find_audio(folder / "audio", [f"fold{row['fold']}/{row['slice_file_name']}" for row in rows]),
+        labels=[position[int(row["classID"])] for row in rows],
+        parts=folds,
+        sources=[row["fsID"] for row in rows],
+    )
+
+
+def load_speech_commands(folder: str | Path) -> Dataset:
+    """Speech Commands V2, 35 words (P. Warden, "Speech Commands", 2018).
+
+    The folder holds a sub-folder per word, `validation_list.txt` and `testing_list.txt`; what neither names is for
+    training. `_background_noise_` is no word and is left out.
+
+    Args:
+        folder: The data set's folder.
+
+    Returns:
+        One row per utterance, words in alphabetical order; `source` is the speaker.
+
+    Raises:
+        FileNotFoundError: if a list, or an utterance that it names, is missing.
+        ValueError: if an utterance is in both lists, or a speaker is on both sides.
+    """
+    folder = Path(folder)
+    listed = {
+        split: _read_list(folder / name)
+        for split, name in {"validation": "validation_list.txt", "test": "testing_list.txt"}.items()
     }
-    dataset_name = _identify(len(rows), len(names), len(set(folds)))
-    return Dataset.from_dict(columns, info=DatasetInfo(features=features, dataset_name=dataset_name))
+    both = sorted(set(listed["validation"]) & set(listed["test"]))
+    if both:
+        raise ValueError(f"No utterance is in both lists, and these are: {some(both)}. Use the official lists.")
+    for names in listed.values():
+        find_audio(folder, names)  # for its complaint: what the lists name must be there
+    split_of = {str(Path(name).with_suffix("")): split for split, names in listed.items() for name in names}
+    words = sorted(path.name for path in folder.iterdir() if path.is_dir() and path.name[0] not in "_.")
+    utterances = [
+        (label, path)
+        for label, word in enumerate(words)
+        for path in sorted((folder / word).iterdir())
+        if path.suffix.lower() in AUDIO_SUFFIXES
+    ]
+    splits = [split_of.get(f"{path.parent.name}/{path.stem}", "train") for _, path in utterances]
+    return labelled_dataset(
+        identify("Speech Commands V2", len(words), splits, OFFICIAL_SIZES),
+        words,
+        audio=[str(path) for _, path in utterances],
+        labels=[label for label, _ in utterances],
+        parts=splits,
+        sources=[path.name.split("_nohash_")[0] for _, path in utterances],
+    )
 
 
-def _read_table(path: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"{path} is missing: a folder in the layout of ESC-50 holds meta/esc50.csv and audio/. "
-            "Give the folder that was unpacked from the official archive."
-        )
-    with path.open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
-    missing = [column for column in columns if not rows or column not in rows[0]]
-    if missing:
-        raise ValueError(
-            f"{path} must have rows with the columns {columns}, and lacks {missing}. Use the official file."
-        )
-    return rows
+def load_fsd50k(folder: str | Path) -> Dataset:
+    """FSD50K, several labels per clip (E. Fonseca et al., "FSD50K: an Open Dataset of Human-Labeled Sound Events").
+
+    The folder holds `FSD50K.ground_truth` with `dev.csv`, `eval.csv` and `vocabulary.csv`, `FSD50K.dev_audio` and
+    `FSD50K.eval_audio`. The column `split` of `dev.csv` divides it into training and validation; eval is the test.
+
+    Args:
+        folder: The data set's folder.
+
+    Returns:
+        One row per clip; the classes are in the order of the official vocabulary.
+
+    Raises:
+        FileNotFoundError: if a table, or the audio of any of its rows, is missing.
+        ValueError: if a label is not in the vocabulary, or a clip is listed twice.
+    """
+    folder = Path(folder)
+    truth, layout = folder / "FSD50K.ground_truth", "a folder in the layout of FSD50K holds FSD50K.ground_truth"
+    dev = read_table(truth / "dev.csv", ("fname", "labels", "split"), layout)
+    evaluation = read_table(truth / "eval.csv", ("fname", "labels"), layout)
+    names = [line.split(",")[1] for line in _read_list(truth / "vocabulary.csv")]
+    position = {name: label for label, name in enumerate(names)}
+    unknown = sorted({name for row in dev + evaluation for name in row["labels"].split(",")} - set(position))
+    if unknown:
+        raise ValueError(f"Labels are in vocabulary.csv, and these are not: {some(unknown)}. Use the official files.")
+    # The audio has no suffix in the tables; any is looked for.
+    audio = find_audio(folder / "FSD50K.dev_audio", [f"{row['fname']}.wav" for row in dev])
+    audio += find_audio(folder / "FSD50K.eval_audio", [f"{row['fname']}.wav" for row in evaluation])
+    parts = [{"train": "train", "val": "validation"}[row["split"]] for row in dev] + ["test"] * len(evaluation)
+    return labelled_dataset(
+        identify("FSD50K", len(names), parts, OFFICIAL_SIZES),
+        names,
+        audio=audio,
+        labels=[[position[name] for name in row["labels"].split(",")] for row in dev + evaluation],
+        parts=parts,
+        sources=[row["fname"] for row in dev + evaluation],
+        multi_label=True,
+    )
 
 
-def _check_listed_once(filenames: Iterable[str]) -> None:
-    seen: set[str] = set()
-    for filename in filenames:
-        if filename in seen:
-            raise ValueError(f"Each clip is listed once, and {filename} is listed again. Use the official table.")
-        seen.add(filename)
+BENCHMARKS: dict[str, Callable[[str | Path], Dataset]] = {
+    "esc50": load_esc50,
+    "esc10": lambda folder: load_esc50(folder, only_esc10=True),
+    "urbansound8k": load_urbansound8k,
+    "speech_commands": load_speech_commands,
+    "fsd50k": load_fsd50k,
+}
+"""Loaders by name."""
+
+_LANDMARKS = {
+    "meta/esc50.csv": "esc50",
+    "metadata/UrbanSound8K.csv": "urbansound8k",
+    "testing_list.txt": "speech_commands",
+    "FSD50K.ground_truth": "fsd50k",
+}
 
 
-def _check_sources_stay_in_a_fold(rows: list[dict[str, str]]) -> None:
-    folds_of: dict[str, set[str]] = defaultdict(set)
-    for row in rows:
-        folds_of[row["src_file"]].add(row["fold"])
-    leaks = [source for source, folds in folds_of.items() if len(folds) > 1]
-    if leaks:
-        raise ValueError(
-            f"Clips of one source recording share a fold, and these sources lie in several: {_some(leaks)}. "
-            "Use the official folds."
-        )
+def detect_benchmark(folder: str | Path) -> str | None:
+    """The name in `BENCHMARKS` of the layout that a folder has; None if it has none of them."""
+    return next((name for mark, name in _LANDMARKS.items() if (Path(folder) / mark).exists()), None)
 
 
-def _class_names(rows: list[dict[str, str]]) -> dict[int, str]:
-    names: dict[int, str] = {}
-    for row in rows:
-        target, category = int(row["target"]), row["category"]
-        if names.setdefault(target, category) != category:
+def load_benchmark(name: str, folder: str | Path) -> Dataset:
+    """Load one of the benchmarks.
+
+    Args:
+        name: One of `BENCHMARKS`, or "auto" to tell from what the folder holds.
+        folder: The folder as unpacked.
+
+    Returns:
+        As its loader does.
+
+    Raises:
+        ValueError: if the name is unknown, or "auto" finds no benchmark.
+        FileNotFoundError: as its loader does.
+
+    Example:
+        >>> load_benchmark("esc5", ".")
+        Traceback (most recent call last):
+        ...
+        ValueError: `name` is auto, esc50, esc10, urbansound8k, speech_commands or fsd50k, and got 'esc5'.
+    """
+    if name == "auto":
+        found = detect_benchmark(folder)
+        if found is None:
             raise ValueError(
-                f"A target has one category, and target {target} is {names[target]!r} and {category!r}. "
+                f"{folder} holds none of {', '.join(_LANDMARKS)}, which tell the benchmarks apart. Give the folder "
+                "that was unpacked from the official archive."
+            )
+        name = found
+    if name not in BENCHMARKS:
+        *names, last = BENCHMARKS
+        raise ValueError(f"`name` is auto, {', '.join(names)} or {last}, and got {name!r}.")
+    return BENCHMARKS[name](folder)
+
+
+def _class_names(pairs: Iterable[tuple[str, str]]) -> dict[int, str]:
+    """Target to name, by rising target."""
+    names: dict[int, str] = {}
+    for text, category in pairs:
+        if names.setdefault(int(text), category) != category:
+            raise ValueError(
+                f"A target has one category, and target {text} is {names[int(text)]!r} and {category!r}. "
                 "Use the official table."
             )
-    return names
+    return dict(sorted(names.items()))
 
 
-def _find_audio(folder: Path, filenames: list[str]) -> list[str]:
-    by_stem = {path.stem: str(path) for path in folder.glob("*") if path.suffix.lower() in AUDIO_SUFFIXES}
-    missing = [filename for filename in filenames if Path(filename).stem not in by_stem]
-    if missing:
-        raise FileNotFoundError(
-            f"{len(missing)} of {len(filenames)} clips are not in {folder}, with none of {AUDIO_SUFFIXES}: "
-            f"{_some(missing)}. Fetch the data set again: results on a part of it would pass for results on all of it."
-        )
-    return [by_stem[Path(filename).stem] for filename in filenames]
-
-
-def _identify(num_clips: int, num_classes: int, num_folds: int) -> str:
-    for name, size in OFFICIAL_SIZES.items():
-        if (num_clips, num_classes, num_folds) == size:
-            return name
-    logger.warning(
-        "This is a part of ESC-50: %d clips, %d classes, %d folds. Its results do not compare with published ones.",
-        num_clips,
-        num_classes,
-        num_folds,
-    )
-    return "part of ESC-50"
-
-
-def _some(items: list[str]) -> str:
-    listed = ", ".join(items[:MOST_LISTED])
-    return listed if len(items) <= MOST_LISTED else f"{listed} and {len(items) - MOST_LISTED} more"
+def _read_list(path: Path) -> list[str]:
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is missing. Give the folder that was unpacked from the official archive.")
+    return [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]

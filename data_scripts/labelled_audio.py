@@ -1,0 +1,231 @@
+"""Labelled recordings as one kind of `Dataset`, whatever layout they came in, and the checks that all layouts share.
+
+| column | what |
+|---|---|
+| `audio` | the file's path, or `{"bytes", "path"}` where a data set holds the files themselves |
+| `label` or `labels` | a `ClassLabel`, or a list of them where a clip has several |
+| `fold` or `split` | whole numbers, or `train`, `validation` and `test` |
+| `source` | the recording, or the speaker, that the clip comes from |
+"""
+
+import csv
+import logging
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from datasets import ClassLabel, Dataset, DatasetInfo, Features, List, Value
+
+logger = logging.getLogger(__name__)
+
+AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".aif", ".aiff")
+
+SPLITS = ("train", "validation", "test")
+
+MOST_LISTED = 10
+
+Part = int | str
+"""A fold's number or a split's name."""
+
+
+def labelled_dataset(
+    name: str,
+    class_names: Sequence[str],
+    *,
+    audio: Sequence[Any],
+    labels: Sequence[int] | Sequence[Sequence[int]],
+    parts: Sequence[Part],
+    sources: Sequence[str],
+    multi_label: bool = False,
+) -> Dataset:
+    """Put columns together after checking that nothing of one part can be known from another.
+
+    Args:
+        name: Becomes `info.dataset_name`.
+        class_names: Name of each class, in the order of the labels.
+        audio: Paths, or what `datasets.Audio(decode=False)` gives.
+        labels: A class per clip, or a list of classes if `multi_label`.
+        parts: A fold (whole number) or a split (one of `SPLITS`) per clip.
+        sources: What each clip was cut from.
+        multi_label: Whether a clip may have several labels.
+
+    Returns:
+        The data set, in the order given.
+
+    Raises:
+        ValueError: if there are no clips, a clip is there twice, has no label, or clips of one source lie in several
+            parts.
+
+    Example:
+        >>> dataset = labelled_dataset(
+        ...     "mine", ["cat", "dog"], audio=["a.wav", "b.wav"], labels=[0, 1], parts=[1, 2], sources=["a", "b"]
+        ... )
+        >>> dataset[1]
+        {'audio': 'b.wav', 'label': 1, 'fold': 2, 'source': 'b'}
+    """
+    if not audio:
+        raise ValueError(f"{name} holds no clips. Check the folder and its table.")
+    _check_listed_once([item if isinstance(item, str) else item.get("path") for item in audio])
+    check_sources_stay_in_a_part(sources, parts)
+    if multi_label and not all(labels):  # type: ignore[arg-type]
+        raise ValueError(f"Every clip of {name} has a label, and {sum(not item for item in labels)} have none.")
+    one = ClassLabel(names=list(class_names))
+    by_fold = isinstance(parts[0], int)
+    label_column, part_column = "labels" if multi_label else "label", "fold" if by_fold else "split"
+    paths = isinstance(audio[0], str)
+    features = Features(
+        {
+            "audio": Value("string") if paths else {"bytes": Value("binary"), "path": Value("string")},
+            label_column: List(one) if multi_label else one,
+            part_column: Value("int64") if by_fold else Value("string"),
+            "source": Value("string"),
+        }
+    )
+    columns = {
+        "audio": list(audio),
+        label_column: [list(item) if multi_label else item for item in labels],  # type: ignore[call-overload]
+        part_column: list(parts),
+        "source": list(sources),
+    }
+    return Dataset.from_dict(columns, info=DatasetInfo(features=features, dataset_name=name))
+
+
+def is_multi_label(dataset: Dataset) -> bool:
+    """Whether clips of a labelled data set may have several labels."""
+    return "labels" in dataset.features
+
+
+def class_names_of(dataset: Dataset) -> list[str]:
+    """Names of the classes of a labelled data set, in the order of the labels."""
+    feature = dataset.features["labels"].feature if is_multi_label(dataset) else dataset.features["label"]
+    return list(feature.names)
+
+
+def parts_of(dataset: Dataset) -> list[Part]:
+    """Fold or split of each clip of a labelled data set."""
+    return list(dataset["fold" if "fold" in dataset.features else "split"])
+
+
+def identify(
+    name: str, num_classes: int, parts: Iterable[Part], official: Mapping[str, tuple[int, Mapping[Part, int]]]
+) -> str:
+    """The benchmark that a data set is by its counts; anything else is logged and called a part of it.
+
+    Args:
+        name: The benchmark whose layout the folder has.
+        num_classes: How many classes it has.
+        parts: Fold or split of each clip.
+        official: Per benchmark, its number of classes and the number of clips of each part.
+
+    Returns:
+        One of the names of `official`, or "part of " and `name`.
+
+    Example:
+        >>> identify("two", 2, [1, 2, 2], {"two": (2, {1: 1, 2: 2})})
+        'two'
+    """
+    counts = dict(Counter(parts))
+    for official_name, size in official.items():
+        if (num_classes, counts) == (size[0], dict(size[1])):
+            return official_name
+    what = f"{len(counts)} folds" if all(isinstance(part, int) for part in counts) else f"splits of {counts}"
+    logger.warning(
+        "This is a part of %s: %d clips, %d classes, %s. Its results do not compare with published ones.",
+        name,
+        sum(counts.values()),
+        num_classes,
+        what,
+    )
+    return f"part of {name}"
+
+
+def read_table(path: Path, columns: Sequence[str], layout: str) -> list[dict[str, str]]:
+    """Rows of a CSV file with a header.
+
+    Args:
+        path: The file.
+        columns: Those that it must have.
+        layout: What a folder of this layout holds, as a clause for the error.
+
+    Returns:
+        One mapping from column to text per row.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if there are no rows, or a column is missing.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{path} is missing: {layout}. Give the folder that was unpacked from the official archive."
+        )
+    with path.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    missing = [column for column in columns if not rows or column not in rows[0]]
+    if missing:
+        raise ValueError(
+            f"{path} must have rows with the columns {tuple(columns)}, and lacks {missing}. Use the official file."
+        )
+    return rows
+
+
+def find_audio(folder: Path, filenames: Sequence[str]) -> list[str]:
+    """Paths of named files, found by their stem: a copy in another format is as good as the one that is named.
+
+    Args:
+        folder: Where the names start from; they may enter sub-folders.
+        filenames: One name per clip.
+
+    Returns:
+        One path per name.
+
+    Raises:
+        FileNotFoundError: if any is missing, with a list.
+    """
+    found: dict[str, str] = {}
+    for inside in sorted({(folder / name).parent for name in filenames}):
+        for path in inside.glob("*"):
+            if path.suffix.lower() in AUDIO_SUFFIXES:
+                found[str(path.with_suffix(""))] = str(path)
+    paths = [found.get(str((folder / name).with_suffix(""))) for name in filenames]
+    missing = [name for name, path in zip(filenames, paths, strict=True) if path is None]
+    if missing:
+        raise FileNotFoundError(
+            f"{len(missing)} of {len(filenames)} clips are not in {folder}, with none of {AUDIO_SUFFIXES}: "
+            f"{some(missing)}. Fetch the data set again: results on a part of it would pass for results on all of it."
+        )
+    return [path for path in paths if path is not None]
+
+
+def check_sources_stay_in_a_part(sources: Sequence[str], parts: Sequence[Part]) -> None:
+    """Refuse parts that share a source: a classifier would be tested on recordings that it has heard.
+
+    Raises:
+        ValueError: with the sources.
+    """
+    parts_of_source: dict[str, set[Part]] = defaultdict(set)
+    for source, part in zip(sources, parts, strict=True):
+        parts_of_source[source].add(part)
+    leaks = [source for source, found in parts_of_source.items() if len(found) > 1]
+    if leaks:
+        raise ValueError(
+            "Clips of one source recording share a fold or split, and these sources lie in several: "
+            f"{some(leaks)}. Use the official folds, or keep each source in one."
+        )
+
+
+def some(items: Sequence[str]) -> str:
+    """The first of many, and how many more there are.
+
+    Example:
+        >>> some([str(i) for i in range(12)])
+        '0, 1, 2, 3, 4, 5, 6, 7, 8, 9 and 2 more'
+    """
+    listed = ", ".join(items[:MOST_LISTED])
+    return listed if len(items) <= MOST_LISTED else f"{listed} and {len(items) - MOST_LISTED} more"
+
+
+def _check_listed_once(names: Sequence[str | None]) -> None:
+    twice = [name for name, count in Counter(names).items() if name and count > 1]
+    if twice:
+        raise ValueError(f"Each clip is listed once, and {some(twice)} is listed again. Remove the second row.")
