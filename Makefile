@@ -6,7 +6,7 @@ BIN = $(VENV)/bin
 # Threads that wait by spinning cost a busy machine more than they compute.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: demo test slow lint types clean
+.PHONY: demo test slow lint types reproduce clean
 
 $(VENV)/.installed: setup.py pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12 ...")'
@@ -31,6 +31,9 @@ lint: $(VENV)/.installed  ## style
 types: $(VENV)/.installed  ## type check of a plain install: checkers cannot follow an editable one
 	rm -rf $(VENV)/types && $(BIN)/python -m pip install --quiet --no-deps --target $(VENV)/types . && rm -rf build
 	MYPYPATH=$(VENV)/types $(BIN)/mypy
+
+reproduce: $(VENV)/.installed  ## every published row, with its command and what it costs
+	$(BIN)/python training/reproduce.py
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -105,7 +105,9 @@ class PretrainingRecipe:
         ):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is 1 or more, got {getattr(self, name)}.")
-        if self.micro_batch_size is not None and self.batch_size % max(1, self.micro_batch_size):
+        if self.micro_batch_size is not None and self.micro_batch_size < 1:
+            raise ValueError(f"micro_batch_size is 1 or more, got {self.micro_batch_size}.")
+        if self.micro_batch_size is not None and self.batch_size % self.micro_batch_size:
             raise ValueError(
                 f"micro_batch_size divides batch_size, {self.batch_size}, got {self.micro_batch_size}; parts of a "
                 "step must be equal for their mean to be that of the step."

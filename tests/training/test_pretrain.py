@@ -276,11 +276,6 @@ def test_stochastic_depth_is_refused_because_it_could_not_be_repeated(tmp_path, 
         pretrain(toy_recipe(model={"drop_path_rate": 0.1}), tmp_path)
 
 
-def test_parts_of_a_step_must_be_equal(tmp_path, toy_recipe, monkeypatch):
-    with pytest.raises(ValueError, match="micro_batch_size divides batch_size, 8, got 3"):
-        toy_recipe(micro_batch_size=3)
-
-
 @pytest.mark.slow
 def test_a_compiled_run_has_the_losses_of_one_that_is_not(tmp_path, toy_recipe, toy_run):
     pretrain(toy_recipe(compile=True, micro_batch_size=4), tmp_path)
