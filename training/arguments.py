@@ -299,9 +299,7 @@ def load_recipe(kind: type[Recipe], path: Path | str, overrides: dict[str, Any] 
     if "extends" in values:
         parent = _read_values(path.parent / f"{values.pop('extends')}.yaml")
         if "extends" in parent:
-            raise ValueError(
-                f"{path}: a recipe extends one that is complete; {parent['name']} extends another itself."
-            )
+            raise ValueError(f"{path} extends a recipe that extends another; one step is allowed: repeat its fields.")
         values = _merged(parent, values)
     return build_recipe(kind, _merged(values, overrides or {}))
 
