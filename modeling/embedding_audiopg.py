@@ -60,6 +60,26 @@ class AudioPGFrameEmbeddings:
     times: Tensor
 
 
+def check_mono(waveform: Any, name: str = "this recording") -> None:
+    """Refuse samples in more than one dimension; lists, whose nesting costs time to see, are left to others.
+
+    Args:
+        waveform: An array, a tensor or a list.
+        name: What the message calls it.
+
+    Raises:
+        ValueError: if the array or tensor is not one-dimensional.
+
+    Example:
+        >>> check_mono(torch.zeros(16000))
+    """
+    if getattr(waveform, "ndim", 1) != 1:
+        raise ValueError(
+            f"A recording is mono, of shape (samples,), and {name} has {tuple(waveform.shape)}. Average its channels "
+            "first: `waveform.mean(0)` if they come first, `waveform.mean(-1)` if they come last."
+        )
+
+
 def plan_windows(
     num_samples: int,
     *,
@@ -212,7 +232,8 @@ def frame_embeddings(
     """
     clips = split_clips(waveforms)
     sampling_rate, patch_size = feature_extractor.sampling_rate, feature_extractor.patch_size
-    _check_mono(clips)
+    for index, clip in enumerate(clips):
+        check_mono(clip, f"recording {index}")
     plans = [
         plan_windows(
             len(clip),
@@ -244,20 +265,12 @@ def frame_embeddings(
                 frames = []
 
 
-def _check_mono(clips: Sequence[Any]) -> None:
-    for index, clip in enumerate(clips):
-        if getattr(clip, "ndim", 1) != 1:
-            raise ValueError(
-                f"Each recording is mono, of shape (samples,), and recording {index} has {tuple(clip.shape)}. Average "
-                "its channels first: `clip.mean(0)` if they come first, `clip.mean(-1)` if they come last."
-            )
-
-
 __all__ = [
     "OVERLAP_SECONDS",
     "WINDOW_SECONDS",
     "AudioPGFrameEmbeddings",
     "Window",
+    "check_mono",
     "frame_embeddings",
     "merge_windows",
     "patch_times",

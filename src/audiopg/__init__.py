@@ -1,7 +1,7 @@
 """AudioPG: an audio encoder pre-trained without a single recording.
 
 Importing this package registers its classes, so that `AutoModel.from_pretrained` and its relatives load a checkpoint
-without `trust_remote_code`.
+without `trust_remote_code`, and `pipeline("audio-feature-extraction")` embeds recordings.
 """
 
 from transformers import (
@@ -11,15 +11,19 @@ from transformers import (
     AutoModelForAudioClassification,
     AutoModelForPreTraining,
 )
+from transformers.pipelines import PIPELINE_REGISTRY
 
 from audiopg.modeling.configuration_audiopg import AudioPGConfig
 from audiopg.modeling.feature_extraction_audiopg import AudioPGFeatureExtractor
 from audiopg.modeling.modeling_audiopg import AudioPGForAudioClassification, AudioPGForPreTraining, AudioPGModel
+from audiopg.modeling.pipeline_audiopg import AudioPGAudioClassificationPipeline, AudioPGFeatureExtractionPipeline
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "AudioPGAudioClassificationPipeline",
     "AudioPGConfig",
+    "AudioPGFeatureExtractionPipeline",
     "AudioPGFeatureExtractor",
     "AudioPGForAudioClassification",
     "AudioPGForPreTraining",
@@ -31,3 +35,6 @@ AutoFeatureExtractor.register(AudioPGConfig, AudioPGFeatureExtractor)
 AutoModel.register(AudioPGConfig, AudioPGModel)
 AutoModelForPreTraining.register(AudioPGConfig, AudioPGForPreTraining)
 AutoModelForAudioClassification.register(AudioPGConfig, AudioPGForAudioClassification)
+PIPELINE_REGISTRY.register_pipeline(
+    "audio-feature-extraction", AudioPGFeatureExtractionPipeline, pt_model=AutoModel, type="audio"
+)

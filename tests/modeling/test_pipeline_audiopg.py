@@ -1,0 +1,151 @@
+import logging
+import sys
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from transformers import pipeline
+
+from audiopg import AudioPGAudioClassificationPipeline
+from audiopg.data_scripts.audio_files import read_audio
+from audiopg.modeling import pipeline_audiopg
+from audiopg.modeling.configuration_audiopg import AudioPGConfig
+from audiopg.modeling.feature_extraction_audiopg import AudioPGFeatureExtractor
+from audiopg.modeling.modeling_audiopg import AudioPGForAudioClassification, AudioPGModel
+from audiopg.modeling.pipeline_audiopg import read_waveform
+
+SMALL = {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+RATE = 16000
+
+
+def noise(num_samples, seed=0):
+    return (0.1 * np.random.default_rng(seed).standard_normal(num_samples)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def model():
+    torch.manual_seed(0)
+    return AudioPGModel(AudioPGConfig(**SMALL)).eval()
+
+
+@pytest.fixture(scope="module")
+def embed(model, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("checkpoint")
+    model.save_pretrained(folder)
+    AudioPGFeatureExtractor().save_pretrained(folder)
+    return pipeline("audio-feature-extraction", model=str(folder), device="cpu")
+
+
+@pytest.fixture(scope="module")
+def classify():
+    torch.manual_seed(0)
+    config = AudioPGConfig(**SMALL, num_labels=3, id2label={0: "rain", 1: "dog", 2: "siren"})
+    return pipeline(
+        "audio-classification",
+        model=AudioPGForAudioClassification(config),
+        feature_extractor=AudioPGFeatureExtractor(),
+        pipeline_class=AudioPGAudioClassificationPipeline,
+        device="cpu",
+    )
+
+
+@pytest.fixture
+def recording(tmp_path):
+    """Two channels at 44.1 kHz."""
+    samples = np.stack([noise(44100), noise(44100, seed=1)], axis=1)
+    soundfile.write(tmp_path / "recording.flac", samples, 44100)
+    return tmp_path / "recording.flac"
+
+
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_the_pipeline_gives_what_the_model_gives(embed, model, batch_size):
+    clips = [noise(length, seed) for seed, length in enumerate([16000, 25 * RATE, 400, 12 * RATE, 50000])]
+    expected = model.embed(clips, AudioPGFeatureExtractor())
+    for one, other in zip(embed(clips, batch_size=batch_size), expected, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-5)
+    options = {"window_seconds": 3.2, "overlap_seconds": 0.32}
+    frames = embed(clips, batch_size=batch_size, frames=True, **options)
+    for one, other in zip(frames, model.embed_frames(clips, AudioPGFeatureExtractor(), **options), strict=True):
+        np.testing.assert_allclose(one["embeddings"], other.embeddings, atol=1e-5)
+        np.testing.assert_allclose(one["times"], other.times)
+
+
+def test_paths_bytes_rows_of_a_data_set_and_arrays_are_one_recording(embed, recording):
+    mono = read_audio(recording)
+    stereo, _ = soundfile.read(recording, dtype="float32")
+    expected = embed(mono)
+    content = recording.read_bytes()
+    for same in (
+        str(recording),
+        recording,
+        content,
+        mono.numpy(),
+        {"bytes": content, "path": None},
+        {"bytes": None, "path": str(recording)},
+        {"array": stereo.mean(axis=1), "sampling_rate": 44100},
+        {"raw": mono, "sampling_rate": RATE},
+    ):
+        np.testing.assert_allclose(embed(same), expected, atol=1e-5)
+    np.testing.assert_allclose(embed([str(recording), mono])[0], expected, atol=1e-5)
+
+
+def test_files_are_read_as_the_data_scripts_read_them(recording):
+    """`modeling/` travels alone and cannot import the other reader: this holds the two together."""
+    assert torch.equal(read_waveform(recording, RATE), read_audio(recording))
+
+
+def test_integers_of_another_rate_keep_their_scale():
+    samples = noise(8000)
+    integers = (samples * 32768).round().astype(np.int16)
+    resampled = read_waveform({"array": integers, "sampling_rate": 8000}, RATE)
+    expected = read_waveform({"array": (integers / 32768).astype(np.float32), "sampling_rate": 8000}, RATE)
+    torch.testing.assert_close(resampled, expected)
+
+
+def test_a_classifier_takes_files_without_ffmpeg_and_is_not_called_unsupported(
+    classify, recording, monkeypatch, caplog
+):
+    monkeypatch.setenv("PATH", "")  # FFmpeg, if there is one, is out of reach
+    with caplog.at_level(logging.ERROR, logger="transformers"):
+        expected = classify(read_audio(recording).numpy())
+        classify.check_model_type({})
+    assert not caplog.records
+    for same in (str(recording), recording.read_bytes(), {"path": str(recording)}):
+        answer = classify(same)
+        assert [entry["label"] for entry in answer] == [entry["label"] for entry in expected]
+        assert [entry["score"] for entry in answer] == pytest.approx([entry["score"] for entry in expected], abs=1e-6)
+    assert {entry["label"] for entry in expected} == {"rain", "dog", "siren"}
+
+
+def test_a_missing_library_is_named(recording, monkeypatch):
+    monkeypatch.setitem(sys.modules, "soundfile", None)
+    with pytest.raises(ImportError, match=r"Decoding a file needs soundfile.*pip install soundfile"):
+        read_waveform(recording, RATE)
+    monkeypatch.setitem(sys.modules, "torchaudio.transforms", None)
+    with pytest.raises(ImportError, match="Resampling from 7000 Hz to 16000 Hz needs torchaudio"):
+        read_waveform({"array": noise(8000), "sampling_rate": 7000}, RATE)
+    assert read_waveform(noise(8000), RATE).shape == (8000,)
+
+
+def test_what_is_no_recording_is_refused(embed, tmp_path):
+    broken = tmp_path / "broken.wav"
+    broken.write_bytes(b"no sound")
+    for audio, message in (
+        (str(tmp_path / "nowhere.wav"), "There is no file"),
+        (broken, "cannot be decoded by libsndfile"),
+        (b"no sound", "The audio given as bytes cannot be decoded"),
+        ("https://example.org/a.wav", "Download it first"),
+        ({"array": noise(8000)}, "Add what is missing"),
+        ({"sampling_rate": RATE}, "Add what is missing"),
+        (np.zeros((2, 8000), dtype=np.float32), r"mono.*\(2, 8000\)"),
+        (noise(100), "at least 25 ms"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            embed(audio)
+
+
+def test_resampling_is_the_one_of_the_data_scripts():
+    from audiopg.data_scripts import audio_files
+
+    assert pipeline_audiopg.RESAMPLING == audio_files.RESAMPLING
