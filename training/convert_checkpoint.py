@@ -2,16 +2,21 @@
 
     python training/convert_checkpoint.py checkpoint_epoch_100.pth runs/converted
     python training/convert_checkpoint.py audiomae.pth runs/audiomae --encoder_only
+    python training/convert_checkpoint.py vit-mae-base runs/imagenet
 
 Three kinds of file are read: the research code's `.pth` (weights under `model_state_dict`), AudioMAE's `.pth` (weights
 under `model`) and `.safetensors` whose weights start with `model_state_dict.`. Sizes come from the shapes of the
-weights; only the numbers of heads and of mel bands leave no trace there, and are options. A weight without a name
+weights; only the numbers of heads and of mel bands leave no trace there, and are options. A folder is read as a ViTMAE
+of transformers (`facebook/vit-mae-base` and its kin), a masked autoencoder of images: it goes on with grey pictures
+whose rows are frames. A weight without a name
 here, a missing one, or positions unlike ours end the conversion. A decoder of another kind (AudioMAE's can be made of
 Swin blocks) is left out with `--encoder_only`.
 """
 
 import argparse
+import json
 import logging
+import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -72,6 +77,27 @@ AUDIOSET_STATISTICS: dict[str, Any] = {
 
 POSITIONS = ("pos_embed", "decoder_pos_embed")
 
+# Names of ViTMAE's weights, as files and memory of different versions have them, to those of MAE; applied in order.
+VITMAE_RENAMES = (
+    (r"^(vit\.)?(encoder\.layer|layers)\.", "blocks."),
+    (r"^decoder\.decoder_(encoder\.layer|layers)\.", "decoder_blocks."),
+    (r"^decoder\.", ""),
+    (r"^(vit\.)?embeddings\.position_embeddings", "pos_embed"),
+    (r"^(vit\.)?embeddings\.patch_embeddings\.projection\.", "patch_embed.proj."),
+    (r"^(vit\.)?embeddings\.cls_token", "cls_token"),
+    (r"^(vit\.)?layernorm\.", "norm."),
+    (r"\.attention\.(attention\.query|q_proj)\.", ".attn.q."),
+    (r"\.attention\.(attention\.key|k_proj)\.", ".attn.k."),
+    (r"\.attention\.(attention\.value|v_proj)\.", ".attn.v."),
+    (r"\.attention\.(output\.dense|o_proj)\.", ".attn.proj."),
+    (r"\.intermediate\.dense\.", ".mlp.fc1."),
+    (r"\.output\.dense\.", ".mlp.fc2."),
+    (r"\.layernorm_before\.", ".norm1."),
+    (r"\.layernorm_after\.", ".norm2."),
+)
+# Taken over from ViTMAE's configuration; the sizes are read off the weights.
+VITMAE_SETTINGS = ("hidden_act", "layer_norm_eps", "mask_ratio", "norm_pix_loss")
+
 
 def read_checkpoint(path: Path) -> dict[str, Tensor]:
     """Read the weights of a research checkpoint, under the names that they have there.
@@ -103,12 +129,59 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
     raise ValueError(f"Weights must be under `model_state_dict` or `model`, got {found} in {path}: wrap them so.")
 
 
+def read_vitmae(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Read a ViTMAE of transformers, with weights renamed as in MAE and reduced from three channels to one.
+
+    A grey picture has three equal channels: their kernels are summed, so the embedding is the same, and what the
+    decoder predicts for them is averaged.
+
+    Args:
+        folder: With `config.json` and `model.safetensors` or `pytorch_model.bin`.
+
+    Returns:
+        Its configuration, and weights as `read_checkpoint` gives them.
+
+    Raises:
+        ValueError: if the folder holds no ViTMAE.
+    """
+    path = folder / "config.json"
+    config = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    if config.get("model_type") != "vit_mae":
+        found = repr(config.get("model_type")) if config else "no config.json"
+        raise ValueError(f"A folder must hold a ViTMAE (model_type 'vit_mae'), got {found} in {folder}.")
+    weights = {_mae_name(name): weight for name, weight in _load_weights(folder).items()}
+    for name in [name for name in weights if ".attn.q." in name]:
+        parts = [weights.pop(name.replace(".attn.q.", f".attn.{part}.")) for part in "qkv"]
+        weights[name.replace(".attn.q.", ".attn.qkv.")] = torch.cat(parts)
+    kernel = weights["patch_embed.proj.weight"]
+    weights["patch_embed.proj.weight"] = kernel.sum(dim=1, keepdim=True)
+    for name in ("decoder_pred.weight", "decoder_pred.bias"):
+        if name in weights:  # (p * p * channels, ...), the channel innermost
+            weights[name] = weights[name].unflatten(0, (-1, kernel.shape[1])).mean(dim=1)
+    return config, weights
+
+
+def _load_weights(folder: Path) -> dict[str, Tensor]:
+    if (folder / "model.safetensors").is_file():
+        return load_file(folder / "model.safetensors")
+    if (folder / "pytorch_model.bin").is_file():
+        return torch.load(folder / "pytorch_model.bin", map_location="cpu", weights_only=True)
+    raise ValueError(f"Weights must be in model.safetensors or pytorch_model.bin, got neither in {folder}.")
+
+
+def _mae_name(name: str) -> str:
+    for pattern, replacement in VITMAE_RENAMES:
+        name = re.sub(pattern, replacement, name)
+    return name
+
+
 def convert_state_dict(
     state_dict: Mapping[str, Tensor],
     *,
     num_attention_heads: int | None = None,
     decoder_num_attention_heads: int = 16,
     num_mel_bins: int = 128,
+    columns: int | None = None,
     encoder_only: bool = False,
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Rename weights for `AudioPGForPreTraining`, and read its configuration off their shapes.
@@ -118,7 +191,8 @@ def convert_state_dict(
         num_attention_heads: Heads of the encoder, which no shape tells; None means that each is 64 wide, as in every
             ViT from tiny to huge.
         decoder_num_attention_heads: Heads of the decoder, which no shape tells either.
-        num_mel_bins: Mel bands of the spectrograms that the model was trained on.
+        num_mel_bins: Mel bands of the spectrograms that the model was trained on, or is to be used on.
+        columns: Patches in a row of what it was trained on, if that was no spectrogram.
         encoder_only: Leave the decoder out, whatever it is made of. Without this, a checkpoint that has no decoder at
             all is converted as an encoder, too.
 
@@ -147,7 +221,7 @@ def convert_state_dict(
     config = _infer_config(state_dict, num_attention_heads, decoder_num_attention_heads, num_mel_bins)
     for name in POSITIONS:
         if name in state_dict:
-            _check_positions(name, state_dict[name], num_mel_bins // config["patch_size"])
+            _check_positions(name, state_dict[name], columns or num_mel_bins // config["patch_size"])
     weights = {_rename(name): w for name, w in state_dict.items() if name not in POSITIONS}
     projection = "audiopg.embeddings.patch_embeddings.weight"
     weights[projection] = weights[projection].flatten(1)  # (D, 1, p, p) -> (D, p * p), pixels time-major as ours
@@ -223,10 +297,10 @@ def _check_positions(name: str, stored: Tensor, columns: int) -> None:
 
 
 def convert(source: Path, folder: Path, **options: Any) -> AudioPGForPreTraining | AudioPGModel:
-    """Convert a checkpoint file and save it as a folder with its code.
+    """Convert a checkpoint and save it as a folder with its code.
 
     Args:
-        source: Checkpoint file, see `read_checkpoint`.
+        source: Checkpoint file, see `read_checkpoint`, or a folder, see `read_vitmae`.
         folder: Where to save; made if it does not exist.
         options: As for `convert_state_dict`.
 
@@ -234,10 +308,17 @@ def convert(source: Path, folder: Path, **options: Any) -> AudioPGForPreTraining
         The model: `AudioPGForPreTraining`, or `AudioPGModel` if there is no decoder.
 
     Raises:
-        ValueError: as `read_checkpoint` and `convert_state_dict`.
+        ValueError: as `read_checkpoint`, `read_vitmae` and `convert_state_dict`.
         RuntimeError: if a weight of our model is missing, or has another shape.
     """
-    settings, weights = convert_state_dict(read_checkpoint(source), **options)
+    if source.is_dir():
+        settings, weights = _convert_vitmae(*read_vitmae(source), options)
+        extractor = AudioPGFeatureExtractor()
+        # No statistics of images apply to log-mel: the synthetic ones stand in, and say what the weights have seen.
+        extractor.statistics = {**extractor.statistics, "source": f"images: the weights are those of {source.name}"}
+    else:
+        settings, weights = convert_state_dict(read_checkpoint(source), **options)
+        extractor = AudioPGFeatureExtractor(**AUDIOSET_STATISTICS)
     config = AudioPGConfig(**settings)
     model: AudioPGForPreTraining | AudioPGModel
     if any(name.startswith("decoder.") for name in weights):
@@ -246,8 +327,18 @@ def convert(source: Path, folder: Path, **options: Any) -> AudioPGForPreTraining
         model = AudioPGModel(config)
         weights = {name.removeprefix("audiopg."): w for name, w in weights.items()}
     model.load_state_dict(weights, strict=True)
-    write_hub_folder(model, AudioPGFeatureExtractor(**AUDIOSET_STATISTICS), folder)
+    write_hub_folder(model, extractor, folder)
     return model
+
+
+def _convert_vitmae(
+    theirs: dict[str, Any], weights: Mapping[str, Tensor], options: dict[str, Any]
+) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """`convert_state_dict` with what ViTMAE's configuration knows; transformers leaves no default out of it."""
+    heads = {name: theirs[name] for name in ("num_attention_heads", "decoder_num_attention_heads")}
+    columns = math.isqrt(weights["pos_embed"].shape[1] - 1)  # pictures are square
+    settings, converted = convert_state_dict(weights, **{**options, **heads}, columns=columns)
+    return settings | {name: theirs[name] for name in VITMAE_SETTINGS if name in theirs}, converted
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -257,7 +348,7 @@ def main(arguments: list[str] | None = None) -> None:
         arguments: Words of the command line; None reads them from the process.
     """
     parser = argparse.ArgumentParser(description="Turn a research checkpoint into a folder for from_pretrained.")
-    parser.add_argument("input", type=Path, help=".pth or .safetensors file")
+    parser.add_argument("input", type=Path, help=".pth or .safetensors file, or a folder with a ViTMAE")
     parser.add_argument("output", type=Path, help="folder to write")
     parser.add_argument("--num_attention_heads", type=int, help="encoder heads, if they are not 64 wide")
     parser.add_argument("--decoder_num_attention_heads", type=int, default=16, help="decoder heads (default: 16)")

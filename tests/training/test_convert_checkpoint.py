@@ -1,4 +1,5 @@
 import argparse
+import math
 import os
 import subprocess
 import sys
@@ -6,8 +7,10 @@ import sys
 import pytest
 import torch
 from safetensors.torch import save_file
+from transformers import ViTMAEConfig, ViTMAEForPreTraining
 
 from audiopg.modeling.configuration_audiopg import AUTO_MAP, AudioPGConfig
+from audiopg.modeling.feature_extraction_audiopg import AudioPGFeatureExtractor
 from audiopg.modeling.modeling_audiopg import AudioPGForPreTraining, AudioPGModel, sincos_positions
 from audiopg.training.convert_checkpoint import (
     DECODER_RENAMES,
@@ -16,6 +19,7 @@ from audiopg.training.convert_checkpoint import (
     convert_state_dict,
     main,
     read_checkpoint,
+    read_vitmae,
 )
 
 ROWS, COLUMNS = 4, 8
@@ -171,3 +175,103 @@ for auto in (AutoModel, AutoModelForPreTraining, AutoModelForAudioClassification
     )
     assert done.returncode == 0, done.stderr
     assert torch.equal(torch.load(tmp_path / "pooled.pt"), model.audiopg(values).pooler_output)
+
+
+@pytest.fixture(scope="module")
+def vitmae(tmp_path_factory):
+    """A small random ViTMAE, and its folder as transformers saves it.
+
+    Its positions are set to those that facebook's weights hold, half of the channels for columns and half for rows:
+    transformers leaves them at zero until weights are loaded.
+    """
+    config = ViTMAEConfig(
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=48,
+        decoder_hidden_size=24,
+        decoder_num_hidden_layers=1,
+        decoder_num_attention_heads=4,
+        decoder_intermediate_size=40,
+        image_size=128,
+        mask_ratio=0.5,
+        norm_pix_loss=True,
+    )
+    torch.manual_seed(0)
+    model = ViTMAEForPreTraining(config).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.normal_(std=0.2)
+        for name, parameter in model.named_parameters():
+            if "pos" in name:
+                dim = parameter.shape[-1]
+                parameter.copy_(torch.cat([torch.zeros(1, dim), mae_positions(8, dim)])[None])
+    folder = tmp_path_factory.mktemp("vitmae") / "vit-mae-toy"
+    model.save_pretrained(folder)
+    return model, folder
+
+
+def mae_positions(side: int, dim: int) -> torch.Tensor:
+    """The positions of MAE's own code, written out patch by patch: width first, sine before cosine."""
+    frequencies = [10000 ** (-i / (dim / 4)) for i in range(dim // 4)]
+    rows = [
+        [f(place * w) for place in (column, row) for f in (math.sin, math.cos) for w in frequencies]
+        for row in range(side)
+        for column in range(side)
+    ]
+    return torch.tensor(rows)
+
+
+@pytest.mark.parametrize("kind", ["safetensors", "bin"])
+def test_a_vitmae_of_grey_pictures_becomes_a_model_with_equal_outputs(kind, vitmae, tmp_path):
+    theirs, folder = vitmae
+    if kind == "bin":
+        source = tmp_path / "vit-mae-toy"
+        source.mkdir()
+        (source / "config.json").write_text((folder / "config.json").read_text())
+        torch.save(theirs.state_dict(), source / "pytorch_model.bin")
+        folder = source
+    main([str(folder), str(tmp_path / "out")])
+    ours, report = AudioPGForPreTraining.from_pretrained(tmp_path / "out", output_loading_info=True)
+    assert not any(report.values())
+    generator = torch.Generator().manual_seed(0)
+    grey, noise = torch.randn(2, 128, 128, generator=generator), torch.rand(2, 64, generator=generator)
+    picture = grey[:, None].expand(-1, 3, -1, -1)
+    with torch.no_grad():
+        expected, output = theirs(picture, noise=noise), ours(grey, noise=noise)
+        latent = theirs.vit(picture, noise=noise).last_hidden_state
+    torch.testing.assert_close(ours.audiopg(grey, noise=noise).last_hidden_state, latent, atol=1e-5, rtol=1e-5)
+    channels = expected.logits.unflatten(-1, (256, 3))
+    torch.testing.assert_close(output.logits, channels.mean(dim=-1), atol=1e-4, rtol=1e-5)
+    assert torch.equal(output.mask, expected.mask)
+
+
+def test_a_converted_vitmae_takes_audio_and_says_that_it_has_seen_pictures(vitmae, tmp_path):
+    main([str(vitmae[1]), str(tmp_path / "out"), "--encoder_only"])
+    model, extractor = (kind.from_pretrained(tmp_path / "out") for kind in (AudioPGModel, AudioPGFeatureExtractor))
+    assert (model.config.layer_norm_eps, model.config.mask_ratio, model.config.norm_pix_loss) == (1e-12, 0.5, True)
+    inputs = extractor(torch.zeros(163840), sampling_rate=16000)
+    assert model(**inputs).last_hidden_state.shape == (1, 513, 32)
+    assert extractor.statistics["source"] == "images: the weights are those of vit-mae-toy"
+
+
+def test_a_vitmae_trained_with_other_positions_is_refused(vitmae, tmp_path):
+    """Such as those of a run that began from transformers' random weights: zeros, which were never trained."""
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model/config.json").write_text((vitmae[1] / "config.json").read_text())
+    weights = vitmae[0].state_dict()
+    weights["vit.embeddings.position_embeddings"] = torch.zeros(1, 65, 32)
+    torch.save(weights, tmp_path / "model/pytorch_model.bin")
+    with pytest.raises(ValueError, match="must equal the sin-cos positions"):
+        main([str(tmp_path / "model"), str(tmp_path / "out")])
+
+
+def test_a_folder_of_another_kind_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"got no config\.json"):
+        read_vitmae(tmp_path)
+    (tmp_path / "config.json").write_text('{"model_type": "vit"}')
+    with pytest.raises(ValueError, match="got 'vit'"):
+        read_vitmae(tmp_path)
+    (tmp_path / "config.json").write_text('{"model_type": "vit_mae"}')
+    with pytest.raises(ValueError, match="got neither"):
+        read_vitmae(tmp_path)
