@@ -90,7 +90,7 @@ def test_overrides_replace_fields_and_extend_mappings():
     overrides = parse_overrides(["--learning_rate", "1e-3", "--synthesis.f0=[60, 70]", "--num_clips", "640"])
     recipe = load_recipe(PretrainingRecipe, "tiny", overrides)
     assert recipe.learning_rate == 1e-3
-    assert recipe.synthesis == {"duration": 5.12, "f0": [60, 70]}
+    assert recipe.synthesis == {"duration": 2.56, "f0": [60, 70]}
     assert recipe.num_steps == 640 // recipe.batch_size
 
 
