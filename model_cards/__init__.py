@@ -4,3 +4,6 @@ from pathlib import Path
 
 PRETRAINED_TEMPLATE = Path(__file__).parent / "pretrained.md.jinja"
 """Of a masked autoencoder; `audiopg.training.export` fills it in."""
+
+DATASET_TEMPLATE = Path(__file__).parent / "synthetic_dataset.md.jinja"
+"""Of a data set of synthesized clips; `audiopg.training.build_dataset` fills it in."""

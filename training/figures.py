@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import matplotlib
 import numpy as np
@@ -10,29 +9,12 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from audiopg.data_scripts.figures import STYLE, WAVEFORM_COLOUR, save_figure
 from audiopg.data_scripts.synthesis import Parameters, render_components, signal_to_noise_ratio
 from audiopg.data_scripts.synthesis.parameters import MODES
 from audiopg.data_scripts.synthesis.shaping import peak_normalise
 from audiopg.modeling.modeling_audiopg import AudioPGForPreTraining, patchify, unpatchify
 from audiopg.modeling.spectrogram_audiopg import HOP_LENGTH_SECONDS, log_mel_spectrogram
-
-STYLE: dict[Any, Any] = {
-    "font.size": 8,
-    "axes.titlesize": 8,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "figure.facecolor": "white",
-    "image.cmap": "magma",
-    "image.origin": "lower",
-    "image.aspect": "auto",
-}
-_WAVEFORM_COLOUR = "#33508a"
-
-
-def _save(figure: Figure, path: Path) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110, bbox_inches="tight")
-    return path
 
 
 def _caption(parameters: Parameters, clip: int, snr_db: float) -> str:
@@ -74,14 +56,14 @@ def draw_clips(parameters: Parameters, path: Path, columns: int = 4) -> Path:
             row, column = divmod(clip, columns)
             top, bottom = axes[2 * row, column], axes[2 * row + 1, column]
             seconds = np.arange(len(waveform)) / preset.sampling_rate
-            top.plot(seconds, waveform, linewidth=0.3, color=_WAVEFORM_COLOUR)
+            top.plot(seconds, waveform, linewidth=0.3, color=WAVEFORM_COLOUR)
             top.set(xlim=(0, preset.duration), ylim=(-1.05, 1.05))
             top.set_title(_caption(parameters, clip, float(snr_db[clip])), loc="left")
             bottom.set_axis_on()
             bottom.imshow(log_mel[clip].T, extent=(0, preset.duration, 0, log_mel.shape[-1]))
             bottom.set(yticks=[], xlabel="s" if row == rows - 1 else "", ylabel="mel band" if column == 0 else "")
         figure.suptitle(f"Synthesized clips: preset {preset.name}, seed {parameters.seed}", x=0.01, ha="left")
-        return _save(figure, path)
+        return save_figure(figure, path)
 
 
 def destandardise_patches(predicted: Tensor, patches: Tensor) -> Tensor:
@@ -144,7 +126,7 @@ def draw_reconstruction(model: AudioPGForPreTraining, input_values: Tensor, nois
             axes[-1, column].set_xlabel("s")
         for axis in axes[:, 0]:
             axis.set_ylabel("mel band")
-        return _save(figure, path)
+        return save_figure(figure, path)
 
 
 def draw_loss(metrics: Sequence[Mapping[str, float]], path: Path, title: str) -> Path:
@@ -161,8 +143,8 @@ def draw_loss(metrics: Sequence[Mapping[str, float]], path: Path, title: str) ->
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(5, 3), layout="constrained")
         axis = figure.subplots()
-        axis.plot([row["clips"] for row in metrics], [row["loss"] for row in metrics], color=_WAVEFORM_COLOUR)
+        axis.plot([row["clips"] for row in metrics], [row["loss"] for row in metrics], color=WAVEFORM_COLOUR)
         axis.set(xlabel="clips seen", ylabel="loss on masked patches")
         axis.set_title(title, loc="left")
         axis.grid(alpha=0.3)
-        return _save(figure, path)
+        return save_figure(figure, path)

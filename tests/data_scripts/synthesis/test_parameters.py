@@ -1,5 +1,4 @@
 import copy
-import hashlib
 import math
 import pickle
 import random
@@ -50,13 +49,6 @@ GOLDEN_VALUES = {
     "mode": ["0x0.0p+0", "0x0.0p+0"],
 }
 GOLDEN_NOISE_KEYS = [-4616351679293370443, 2539593042746531600]
-GOLDEN_DIGESTS = {
-    "reference": "5b62e6e90a2e56b1",
-    "audiopg": "f53036aab6df5e75",
-    "sine": "64dd3a17de8c62ba",
-    "harmonic": "f8f5e3052d82ca37",
-    "dynamic": "8a184e1631f9d5aa",
-}
 
 
 @pytest.fixture(scope="module")
@@ -88,13 +80,6 @@ def assert_same_clips(some, of_all, rows):
     assert list(some) == list(of_all)
     for name in some:
         assert torch.equal(some[name], of_all[name][rows]), name
-
-
-def digest(parameters):
-    content = hashlib.sha256()
-    for name in sorted(parameters):
-        content.update(name.encode() + parameters[name].contiguous().numpy().tobytes())
-    return content.hexdigest()[:16]
 
 
 def shapes(parameters):
@@ -248,13 +233,12 @@ def test_the_ladder_shares_what_its_steps_share(many):
 
 
 def test_drawn_numbers_are_these():
-    # A failure means that every clip of every seed has changed: if that is meant, raise SYNTHESIZER_VERSION.
+    # A few of them in clear; test_manifest.py has the digest of all, and says what to do.
     parameters = draw("reference", 7, [0, 123456789])
     assert {name: [float(x).hex() for x in parameters[name].reshape(2, -1)[:, 0]] for name in GOLDEN_VALUES} == (
         GOLDEN_VALUES
     )
     assert parameters["noise_key"].tolist() == GOLDEN_NOISE_KEYS
-    assert {name: digest(draw(name, 7, [0, 1, 123456789])) for name in PRESETS} == GOLDEN_DIGESTS
 
 
 def test_a_clip_is_the_same_in_any_batch_and_order(many):
