@@ -8,7 +8,7 @@ arguments give equal bits whatever the batch, the process or the machine.
 import hashlib
 import math
 import operator
-from functools import cache
+from functools import cache, lru_cache
 
 import torch
 from torch import Tensor
@@ -33,11 +33,21 @@ def _xor_shift(x: Tensor, shift: int, bits: int) -> Tensor:
     return x ^ ((x >> shift) & ((1 << (bits - shift)) - 1))
 
 
+def _xor_shift_(x: Tensor, shift: int, bits: int) -> Tensor:
+    """`_xor_shift` in place: for many numbers, asking for memory costs more than the arithmetic."""
+    return x.bitwise_xor_((x >> shift).bitwise_and_((1 << (bits - shift)) - 1))
+
+
 def _mix(x: Tensor) -> Tensor:
     """The finaliser of SplitMix64: a bijection of 64-bit integers in which every input bit moves every output bit."""
     x = _xor_shift(x, 30, 64) * _MULTIPLIERS_64[0]
     x = _xor_shift(x, 27, 64) * _MULTIPLIERS_64[1]
     return _xor_shift(x, 31, 64)
+
+
+@lru_cache(maxsize=16)
+def _stream(seed: int) -> int:
+    return int(_mix(torch.tensor(_wrap(seed, 64), device="cpu") + _WEYL_64))
 
 
 @cache
@@ -78,8 +88,7 @@ def random_bits(seed: int, indices: Tensor, name: str, size: tuple[int, ...] = (
     counter = torch.zeros((), dtype=torch.int64, device=indices.device)
     for length in size:
         counter = counter[..., None] * _MAX_AXIS + torch.arange(length, device=indices.device)
-    stream = _mix(torch.tensor(_wrap(seed, 64), device=indices.device) + _WEYL_64)
-    clip = _mix(stream + indices.to(torch.int64) * _WEYL_64)
+    clip = _mix(indices.to(torch.int64) * _WEYL_64 + _stream(seed))
     return _mix(clip.view(-1, *[1] * len(size)) + (counter + _slot(name)) * _WEYL_64)
 
 
@@ -127,7 +136,7 @@ def white_noise(keys: Tensor, num_samples: int) -> Tensor:
     low, high = keys.to(torch.int32)[:, None], (keys >> 32).to(torch.int32)[:, None]
     words = torch.arange(math.ceil(num_samples / 2), dtype=torch.int32, device=keys.device) * _WEYL_32
     # The second half of the key enters between the rounds, or rows of related keys would be shifted copies.
-    words = _xor_shift(words + low, 16, 32).mul_(_MULTIPLIERS_32[0]).add_(high)
-    words = _xor_shift(words, 15, 32).mul_(_MULTIPLIERS_32[1])
-    halves = _xor_shift(words, 15, 32).view(torch.int16)[:, :num_samples]
+    words = _xor_shift_(words + low, 16, 32).mul_(_MULTIPLIERS_32[0]).add_(high)
+    words = _xor_shift_(words, 15, 32).mul_(_MULTIPLIERS_32[1])
+    halves = _xor_shift_(words, 15, 32).view(torch.int16)[:, :num_samples]
     return halves.to(torch.float32).add_(0.5).mul_(2.0**-15)

@@ -13,10 +13,8 @@ from torch import Tensor
 _BLOCK = 64
 
 
-def _fractional_cycles(
-    frequency: Tensor, start: Tensor, num_samples: int, sampling_rate: int
-) -> tuple[Tensor, Tensor]:
-    """Phase in cycles, modulo one, at the start of every block and at every offset within a block.
+def _cycles_at_blocks(frequency: Tensor, start: Tensor, num_samples: int, sampling_rate: int) -> Tensor:
+    """Phase in cycles, modulo one, at the start of every block.
 
     Args:
         frequency: In Hz, float64, shape `(batch, ...)`.
@@ -25,14 +23,18 @@ def _fractional_cycles(
         sampling_rate: In Hz.
 
     Returns:
-        float32 of shapes `(batch, ..., blocks)` and `(batch, ..., 64)`, to be added.
+        float32 of shape `(batch, ..., blocks)`.
     """
-    per_sample = (frequency / sampling_rate)[..., None]
     start = start.view(-1, *[1] * frequency.dim())
     blocks = start + _BLOCK * torch.arange(math.ceil(num_samples / _BLOCK), device=frequency.device)
-    at_block = per_sample * blocks
-    at_offset = per_sample * torch.arange(_BLOCK, device=frequency.device)
-    return (at_block - at_block.floor()).float(), (at_offset - at_offset.floor()).float()
+    cycles = (frequency / sampling_rate)[..., None] * blocks
+    return (cycles - cycles.floor()).float()
+
+
+def _cycles_at_offsets(frequency: Tensor, sampling_rate: int) -> Tensor:
+    """What the phase gains, modulo one cycle, at every offset within a block: float32, shape `(batch, ..., 64)`."""
+    cycles = (frequency / sampling_rate)[..., None] * torch.arange(_BLOCK, device=frequency.device)
+    return (cycles - cycles.floor()).float()
 
 
 def phase_in_cycles(frequency: Tensor, start: Tensor, *, num_samples: int, sampling_rate: int) -> Tensor:
@@ -52,22 +54,31 @@ def phase_in_cycles(frequency: Tensor, start: Tensor, *, num_samples: int, sampl
         >>> phase_in_cycles(quarter, torch.tensor([1]), num_samples=4, sampling_rate=16000).tolist()
         [[0.25, 0.5, 0.75, 1.0]]
     """
-    at_block, at_offset = _fractional_cycles(frequency, start, num_samples, sampling_rate)
+    at_block = _cycles_at_blocks(frequency, start, num_samples, sampling_rate)
+    at_offset = _cycles_at_offsets(frequency, sampling_rate)
     return (at_block[:, :, None] + at_offset[:, None, :]).flatten(1)[:, :num_samples]
 
 
 def partial_sum(
-    frequencies: Tensor, amplitudes: Tensor, phases: Tensor, start: Tensor, *, num_samples: int, sampling_rate: int
+    frequencies: Tensor,
+    amplitudes: Tensor,
+    phases: Tensor,
+    start: Tensor,
+    *,
+    num_samples: int,
+    sampling_rate: int,
+    source: Tensor | None = None,
 ) -> Tensor:
     r"""Sum of steady sine partials (AudioPG, section 3.1): $x(t) = \sum_k a_k \sin(2 \pi (f_k t + \phi_k))$.
 
     Args:
-        frequencies: In Hz, float64, shape `(batch, partials)`. Above the Nyquist frequency they alias.
+        frequencies: In Hz, float64, shape `(sources, partials)`. Above the Nyquist frequency they alias.
         amplitudes: Linear, float32, same shape; 0 leaves a partial out.
         phases: In cycles, float64, same shape.
         start: Sample index of the first sample, int64, shape `(batch,)`.
         num_samples: Length of the result.
         sampling_rate: In Hz.
+        source: Which source each row of the result shows, int64, shape `(batch,)`; row i shows source i by default.
 
     Returns:
         float32 of shape `(batch, num_samples)`; its level is left alone, loudness belongs to the mixer.
@@ -85,13 +96,14 @@ def partial_sum(
     if not frequencies.shape == amplitudes.shape == phases.shape:
         shapes = [tuple(x.shape) for x in (frequencies, amplitudes, phases)]
         raise ValueError(f"frequencies, amplitudes and phases have one shape, (batch, partials); got {shapes}.")
-    at_block, at_offset = _fractional_cycles(frequencies, start, num_samples, sampling_rate)
-    at_block = (at_block + phases.float()[..., None]) * (2 * math.pi)
-    at_offset = at_offset * (2 * math.pi)
+    source = torch.arange(len(frequencies), device=frequencies.device) if source is None else source
+    at_block = _cycles_at_blocks(frequencies[source], start, num_samples, sampling_rate)
+    at_block = (at_block + phases.float()[source, :, None]) * (2 * math.pi)
+    at_offset = _cycles_at_offsets(frequencies, sampling_rate) * (2 * math.pi)
     # sin(b + o) = sin b cos o + cos b sin o
-    rotations = torch.cat([at_block.sin(), at_block.cos()], dim=1) * amplitudes.repeat(1, 2)[..., None]
-    basis = torch.cat([at_offset.cos(), at_offset.sin()], dim=1)
-    return torch.bmm(rotations.transpose(1, 2), basis).flatten(1)[:, :num_samples]
+    rotations = torch.cat([at_block.sin(), at_block.cos()], dim=1)
+    basis = torch.cat([at_offset.cos(), at_offset.sin()], dim=1) * amplitudes.repeat(1, 2)[..., None]
+    return torch.bmm(rotations.transpose(1, 2), basis[source]).flatten(1)[:, :num_samples]
 
 
 def frequency_modulation(

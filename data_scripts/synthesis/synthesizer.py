@@ -67,7 +67,7 @@ def _envelope(events: _Events, event: Tensor, start: Tensor, preset: Preset, num
         return gate(start, length, num_samples=num_samples) * events["amplitude"][event, None].float()
     attack, decay = (events[name][event] * preset.sampling_rate for name in ("attack", "decay"))
     envelope = adsr(start, attack, decay, length, num_samples=num_samples)
-    return envelope * events["amplitude"][event, None].float()
+    return envelope.mul_(events["amplitude"][event, None].float())
 
 
 Partials = tuple[Tensor, Tensor, Tensor]
@@ -115,7 +115,7 @@ def _partial_tiles(
     if preset.band_limited:
         amplitudes = amplitudes * (frequencies.abs() < preset.sampling_rate / 2)
     grid = {"num_samples": _TILE, "sampling_rate": preset.sampling_rate}
-    return partial_sum(frequencies[event], amplitudes[event], phases[event], start, **grid)
+    return partial_sum(frequencies, amplitudes, phases, start, source=event, **grid)
 
 
 def _fm_tiles(events: _Events, event: Tensor, start: Tensor, preset: Preset) -> Tensor:
@@ -299,7 +299,7 @@ def render(parameters: Parameters, device: torch.device | str = "cpu") -> Tensor
     size = _CLIPS_AT_ONCE.get(clips.device.type, _CLIPS_AT_ONCE_ELSEWHERE)
     for part, out in zip(parameters.split(size), clips.split(size), strict=True):
         signal, noise = render_components(part, device)
-        out.copy_(peak_normalise(signal.add_(noise)))
+        peak_normalise(signal.add_(noise), out=out)
     return clips
 
 
