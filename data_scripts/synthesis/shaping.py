@@ -31,7 +31,8 @@ def _low_pass_state_space(cutoff: Tensor, sampling_rate: int) -> tuple[Tensor, T
     alpha, cosine = omega.sin() / (2 * BUTTERWORTH_Q), omega.cos()
     a1, a2 = -2 * cosine / (1 + alpha), (1 - alpha) / (1 + alpha)
     b0 = (1 - cosine) / 2 / (1 + alpha)  # b1 = 2 b0, b2 = b0
-    transition = torch.stack([torch.cat([-a1, -a2], dim=1), a1.new_tensor([1.0, 0.0]).expand(len(a1), 2)], dim=2)
+    one, zero = torch.ones_like(a1), torch.zeros_like(a1)
+    transition = torch.cat([-a1, one, -a2, zero], dim=1).view(-1, 2, 2)
     return transition, torch.stack([b0 * (2 - a1), b0 * (1 - a2)], dim=1), b0
 
 

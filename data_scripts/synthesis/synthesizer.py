@@ -48,6 +48,13 @@ class _Events:
         return self.values[name]
 
 
+def _send(tensor: Tensor, device: torch.device) -> Tensor:
+    """A CPU tensor on the device; without pinned memory, CUDA would first finish all that it was asked before."""
+    if device.type == "cuda":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
+
+
 def _in_samples(seconds: Tensor, sampling_rate: int) -> Tensor:
     return torch.round(seconds * sampling_rate).to(torch.int64)
 
@@ -55,7 +62,7 @@ def _in_samples(seconds: Tensor, sampling_rate: int) -> Tensor:
 def _flatten_events(parameters: Parameters, clip: Tensor, slot: Tensor, device: torch.device) -> _Events:
     rate = parameters.preset.sampling_rate
     names = [name for name, value in parameters.items() if value.dim() > 1]
-    values = {name: parameters[name][clip, slot].to(device) for name in names}
+    values = {name: _send(parameters[name][clip, slot], device) for name in names}
     times = {name: _in_samples(values[name], rate) for name in ("onset", "event_length", "source_start")}
     return _Events(values, times["onset"], times["event_length"], times["source_start"])
 
@@ -186,11 +193,11 @@ def _render_events(parameters: Parameters, clips: Tensor) -> None:
             continue
         events = _flatten_events(parameters, clip, slot, device)
         event, tile = _tiles(parameters, clip, slot)
-        row_event, row_tile = event.to(device), tile.to(device)
+        row_event, row_tile = _send(event, device), _send(tile, device)
         start = row_tile * _TILE - events.onset[row_event]
         sound = render_tiles(events, row_event, start + events.source_start[row_event], preset)
         sound *= _envelope(events, row_event, start, preset, _TILE)
-        target = (clip[event] * clips.shape[1] + tile).to(device)
+        target = _send(clip[event] * clips.shape[1] + tile, device)
         rows_of_slot = torch.bincount(slot[event]).tolist()
         for part, where in zip(sound.split(rows_of_slot), target.split(rows_of_slot), strict=True):
             clips.view(-1, _TILE).index_add_(0, where, part)
@@ -216,24 +223,24 @@ def _render_transients(parameters: Parameters, clips: Tensor) -> None:
     if len(clip) == 0:
         return
     onset, length = (
-        _in_samples(parameters[f"transient_{name}"][clip], rate).to(device) for name in ("onset", "length")
+        _send(_in_samples(parameters[f"transient_{name}"][clip], rate), device) for name in ("onset", "length")
     )
     longest = round(min(preset.ranges["transient_length"].high, preset.duration) * rate)
-    bursts = white_noise(parameters["transient_key"][clip].to(device), longest)
+    bursts = white_noise(_send(parameters["transient_key"][clip], device), longest)
     bursts *= gate(torch.zeros_like(length), length, num_samples=longest)
-    bursts *= parameters["transient_gain"][clip].to(device, torch.float32)[:, None]
+    bursts *= _send(parameters["transient_gain"][clip].float(), device)[:, None]
     if not preset.shared_source:
-        _add_bursts(bursts, clip.to(device), onset, clips)
+        _add_bursts(bursts, _send(clip, device), onset, clips)
         return
     for slot in range(parameters["f0"].shape[1]):
         reads = torch.nonzero(parameters["num_events"][clip] > slot).squeeze(1)
         if len(reads) == 0:
             continue
         events = _flatten_events(parameters, clip[reads], torch.full_like(reads, slot), device)
-        row = reads.to(device)
+        row = _send(reads, device)
         start = onset[row] - events.source_start
         envelope = _envelope(events, torch.arange(len(row), device=device), start, preset, longest)
-        _add_bursts(bursts[row] * envelope, clip[reads].to(device), events.onset + start, clips)
+        _add_bursts(bursts[row] * envelope, _send(clip[reads], device), events.onset + start, clips)
 
 
 def _damp(parameters: Parameters, signal: Tensor) -> Tensor:
@@ -242,7 +249,7 @@ def _damp(parameters: Parameters, signal: Tensor) -> Tensor:
     damped = torch.nonzero(parameters["damping"]).squeeze(1)
     if len(damped) == 0:
         return signal
-    rows, cutoff = damped.to(signal.device), parameters["cutoff"][damped].to(signal.device)
+    rows, cutoff = (_send(tensor, signal.device) for tensor in (damped, parameters["cutoff"][damped]))
     cutoff_range = (preset.ranges["cutoff"].low, preset.ranges["cutoff"].high)
     filtered = low_pass(signal[rows], cutoff, sampling_rate=preset.sampling_rate, cutoff_range=cutoff_range)
     if preset.clipped_by_damping:
@@ -275,8 +282,8 @@ def render_components(parameters: Parameters, device: torch.device | str = "cpu"
         signal = signal[:, : preset.num_samples].contiguous()
         _render_transients(parameters, signal)
         signal = _damp(parameters, signal)
-        noise = white_noise(parameters["noise_key"].to(device), preset.num_samples)
-        noise *= parameters["noise_gain"].to(device, torch.float32)[:, None]
+        noise = white_noise(_send(parameters["noise_key"], signal.device), preset.num_samples)
+        noise *= _send(parameters["noise_gain"].float(), signal.device)[:, None]
     return signal, noise
 
 
