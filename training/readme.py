@@ -43,7 +43,43 @@ def demo_part(results: dict[str, Any]) -> str:
     return "\n".join([*lines, "", f"{_measured_on(results)}; `benchmarks/results/demo.json`."])
 
 
-PARTS: dict[str, Callable[[dict[str, Any]], str]] = {"demo": demo_part}
+def synthesis_part(results: dict[str, Any]) -> str:
+    """What `benchmarks/synthesis.py` measured: speed beside others, by stage, and memory."""
+    contenders = results["contenders"]
+    threads = sorted({row["threads"] for row in contenders})
+    speeds = {
+        (row["title"], row["makes"], row["threads"]): f"error: {row['error']}"
+        if "error" in row
+        else f"{row['times_real_time']:,}"
+        + ("" if row["title"].startswith("AudioPG") else f" (`reference` makes {row['ratio']:.1f} times that)")
+        for row in contenders
+    }
+    columns = " | ".join(f"{count} thread{'s' * (count > 1)}" for count in threads)
+    lines = [f"| seconds of sound in a second | {columns} |", "|---" * (1 + len(threads)) + "|"]
+    for title, makes in dict.fromkeys((row["title"], row["makes"]) for row in contenders):
+        cells = " | ".join(speeds[title, makes, count] for count in threads)
+        lines.append(f"| {title}, {makes} | {cells} |")
+    stages = [row for row in results["stages"] if row["threads"] == threads[0]]
+    middle = sorted({row["batch_size"] for row in stages})[len({row["batch_size"] for row in stages}) // 2]
+    lines.append("")
+    for row in stages:
+        if row["batch_size"] == middle:
+            parts = ", ".join(f"{name} {value:.2f}" for name, value in row["milliseconds_per_clip"].items())
+            lines += [f"Milliseconds of a clip of `{row['preset']}` in a batch of {middle}: {parts}.", ""]
+    load, memory, soak = results["load_average"], results["memory"][-1], results["soak"]
+    held = soak["megabytes"]
+    lines += [
+        f"Peak memory beside weights and libraries: {memory['per_clip']:.1f} MB a clip in a batch of "
+        f"{memory['batch_size']}; the process held {held[0]:.0f} MB after a tenth of {soak['batches']} batches and "
+        f"{held[-1]:.0f} MB after the last.",
+        "",
+        f"{_measured_on(results)}, while others used the machine too (load {load['before']:.1f} on {load['cores']} "
+        f"cores): the ratios, measured in turns, say more than the numbers; `{results['command']}`.",
+    ]
+    return "\n".join(lines)
+
+
+PARTS: dict[str, Callable[[dict[str, Any]], str]] = {"demo": demo_part, "synthesis_cpu": synthesis_part}
 
 
 def render(text: str) -> str:
