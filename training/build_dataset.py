@@ -146,7 +146,8 @@ def write_shard(config: AudioPGSyntheticConfig, path: Path, first: int, end: int
     preset = config.validated_preset()
     schema = features(preset).arrow_schema
     try:
-        with _partial(path).open("wb") as file, pq.ParquetWriter(file, schema) as writer:
+        # No two clips are alike: a dictionary of their values would only cost time.
+        with _partial(path).open("wb") as file, pq.ParquetWriter(file, schema, use_dictionary=False) as writer:
             for table in _batches(rows(preset, config.seed, first, end), schema):
                 writer.write_table(table)
         _finish(path)
