@@ -24,6 +24,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
@@ -172,7 +173,7 @@ class Run:
         norm = self.accelerator.clip_grad_norm_(self.model.parameters(), self.recipe.max_grad_norm)
         self.optimizer.step()
         self.optimizer.zero_grad()
-        return cast(Tensor, norm)
+        return norm.full_tensor() if isinstance(norm, DTensor) else cast(Tensor, norm)  # FSDP's is in pieces
 
 
 def _build_accelerator(recipe: PretrainingRecipe, folder: Path) -> Accelerator:
