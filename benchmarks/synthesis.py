@@ -281,8 +281,9 @@ def draw_chart(results: dict[str, Any], path: Path) -> None:
             for number, count in enumerate(threads):
                 of_count = {row["title"]: row["times_real_time"] for row in rows if row["threads"] == count}
                 places = [titles.index(title) + (number - (len(threads) - 1) / 2) * 0.38 for title in of_count]
-                colours = [f"C{number}" if title.startswith("AudioPG") else f"C{number + 7}" for title in of_count]
-                bars = axis.barh(places, list(of_count.values()), height=0.36, color=colours)
+                colours = ["C0" if title.startswith("AudioPG") else "C7" for title in of_count]
+                opacity = (number + 1) / len(threads)
+                bars = axis.barh(places, list(of_count.values()), height=0.36, color=colours, alpha=opacity)
                 axis.bar_label(bars, fmt=f"{{:,.0f}}  ({count} thread{'s' * (count > 1)})", padding=3, fontsize=7)
             axis.set_yticks(range(len(titles)), titles)
             axis.invert_yaxis()

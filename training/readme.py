@@ -69,7 +69,7 @@ def synthesis_part(results: dict[str, Any]) -> str:
     load, memory, soak = results["load_average"], results["memory"][-1], results["soak"]
     held = soak["megabytes"]
     lines += [
-        f"Peak memory beside weights and libraries: {memory['per_clip']:.1f} MB a clip in a batch of "
+        f"Peak memory beyond what the process holds before: {memory['per_clip']:.1f} MB a clip in a batch of "
         f"{memory['batch_size']}; the process held {held[0]:.0f} MB after a tenth of {soak['batches']} batches and "
         f"{held[-1]:.0f} MB after the last.",
         "",
