@@ -9,12 +9,21 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.metrics import r2_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from torch.nn.functional import normalize
 
 from audiopg.modeling.configuration_audiopg import AudioPGConfig
 from audiopg.modeling.feature_extraction_audiopg import AudioPGFeatureExtractor
 from audiopg.modeling.modeling_audiopg import AudioPGForPreTraining, AudioPGModel
 from audiopg.training import probe
-from audiopg.training.probe import decode_factors, embed, linear_probe, log_mel_statistics, random_encoder
+from audiopg.training.probe import (
+    decode_factors,
+    embed,
+    embed_tokens,
+    linear_probe,
+    log_mel_statistics,
+    neighbours_probe,
+    random_encoder,
+)
 
 SMALL = {
     "hidden_size": 24,
@@ -106,6 +115,34 @@ def test_two_folds_are_too_few():
         linear_probe(features, labels, np.tile([1, 2], 100))
 
 
+def test_neighbours_vote_by_cosine_similarity(monkeypatch):
+    monkeypatch.setattr(probe, "NEIGHBOURS", (5,))
+    features, labels, folds = clusters()
+    expected = []
+    for test_fold in range(1, 6):
+        train = folds != test_fold
+        scaler = StandardScaler().fit(features[train])
+        known, asked = (
+            normalize(torch.from_numpy(scaler.transform(part)), dim=1) for part in (features[train], features[~train])
+        )
+        distances, nearest = (1 - asked @ known.T).topk(5, largest=False)
+        votes = torch.zeros(len(asked), 4, dtype=distances.dtype)
+        votes.scatter_add_(1, torch.from_numpy(labels[train])[nearest], 1 / distances)
+        expected.append(float((votes.argmax(1).numpy() == labels[~train]).mean()))
+    result = neighbours_probe(features, labels, folds)
+    assert result["fold_accuracies"] == pytest.approx(expected)
+    assert result["mean"] > 0.8
+
+
+def test_neighbours_give_chance_for_permuted_labels_and_tiny_folds_have_few():
+    features, labels, folds = clusters(spread=0.2)
+    assert neighbours_probe(features, np.random.default_rng(1).permutation(labels), folds)["mean"] < 0.4
+    features, labels, folds = clusters(num_clips=12, num_classes=2, num_folds=3, spread=0.1)
+    assert neighbours_probe(features, labels, folds)["mean"] > 0.8
+    with pytest.raises(ValueError, match="at least 3 folds"):
+        neighbours_probe(features, labels, np.tile([1, 2], 6))
+
+
 def test_factors_are_decoded_as_by_a_ridge_of_the_best_penalty():
     rng = np.random.default_rng(0)
     features = rng.standard_normal((300, 20))
@@ -168,6 +205,20 @@ def test_embeddings_do_not_depend_on_the_batch(model):
     np.testing.assert_allclose(together, alone, atol=1e-5)
 
 
+def test_tokens_of_any_layer_are_the_encoder_s_without_padding(model):
+    feature_extractor, waveforms = AudioPGFeatureExtractor(), noises([16000, 4000, 400])
+    tokens = embed_tokens(model, feature_extractor, waveforms, [None, 0, 1], batch_size=2)
+    means = embed_tokens(model, feature_extractor, waveforms, [None, 0, 1], batch_size=3, mean=True)
+    with torch.no_grad():
+        for index, waveform in enumerate(waveforms):
+            outputs = model.eval()(**feature_extractor(waveform, sampling_rate=16000), output_hidden_states=True)
+            by_hand = {None: outputs.last_hidden_state, **dict(enumerate(outputs.hidden_states))}
+            for layer, hidden_states in by_hand.items():
+                torch.testing.assert_close(tokens[layer][index].float(), hidden_states[0, 1:], rtol=1e-3, atol=1e-3)
+                expected = hidden_states[0, 1:].mean(dim=0, keepdim=True)
+                torch.testing.assert_close(means[layer][index], expected, rtol=0, atol=1e-5)
+
+
 def test_embedding_leaves_the_training_mode(model):
     model.train()
     embed(model, AudioPGFeatureExtractor(), noises([4000]))
@@ -212,18 +263,45 @@ def test_command_line_prints_a_table_and_writes_the_results(tmp_path, capsys):
             *("--output", str(output)),
             *("--device", "cpu"),
             *("--seed", "5"),
+            *("--layers", "all"),
         ]
     )
     table = capsys.readouterr().out
     assert [line.split(" | ")[0] for line in table.splitlines()[2:]] == [
         "| log-mel mean and deviation",
         "| random encoder (seed 5)",
+        "| random encoder (seed 5), layer 0",
+        "| random encoder (seed 5), layer 1",
         "| pre-trained encoder",
+        "| pre-trained encoder, layer 0",
+        "| pre-trained encoder, layer 1",
     ]
     report = json.loads(output.read_text())
     assert report["benchmark"] == "part of ESC-50"
     assert report["results"]["log-mel mean and deviation"]["fold_accuracies"] == [1.0, 1.0, 1.0]
     assert len(report["results"]["pre-trained encoder"]["fold_accuracies"]) == 3
+
+
+@pytest.mark.parametrize("choice", ["neighbours", "attentive"])
+def test_other_probes_and_layers_have_the_same_controls(choice, tmp_path, model):
+    report = probe.probe_benchmark(
+        model, AudioPGFeatureExtractor(), write_benchmark(tmp_path / "esc50"), probe=choice, layers=[0, 1]
+    )
+    log_mel = "log-mel frames" if choice == "attentive" else "log-mel mean and deviation"
+    encoders = ["random encoder (seed 0)", "pre-trained encoder"]
+    rows = [name + layer for name in encoders for layer in ("", ", layer 0", ", layer 1")]
+    assert list(report["results"]) == [log_mel, *rows]
+    assert report["results"][log_mel]["mean"] > 0.9
+    assert f"| part of ESC-50, {probe.PROBES[choice]} |" in probe.format_results(report)
+
+
+def test_a_probe_or_a_layer_that_does_not_exist_is_refused(tmp_path, model):
+    for options, message in (
+        ({"probe": "quadratic"}, "`probe` is one of"),
+        ({"layers": [0, 2]}, r"from 0.*to 1.*got \[2\]"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            probe.probe_benchmark(model, AudioPGFeatureExtractor(), tmp_path, **options)
 
 
 def test_log_mel_statistics_reach_their_known_accuracy_on_real_recordings():
