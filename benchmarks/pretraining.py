@@ -230,8 +230,8 @@ def compare(
     """
     config = AudioPGConfig.of_size(size)
     clock = time.process_time if device.type == "cpu" and workers == 0 else time.perf_counter
+    peak = measure_peak(device, clock)
     pace: dict[str, Any] = {"rounds": rounds, "steps_per_round": steps, "device": device, "clock": clock}
-    peak = measure_peak(device)
     overrides = {
         "size": size,
         "num_clips": batch_size * (rounds + 2) * steps,

@@ -14,7 +14,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -110,6 +110,23 @@ def any_process(accelerator: Accelerator, *flags: bool) -> list[bool]:
     return [count > 0 for count in accelerator.reduce(raised, reduction="sum").tolist()]
 
 
+@contextmanager
+def one_order_of_sums(device: torch.device) -> Iterator[None]:
+    """Have a GPU add in one order, as attention's backward pass does not by itself: resumed runs end at equal bits.
+
+    For the model alone: synthesis adds in one order anyway, and would be slowed down.
+    """
+    if device.type != "cuda":
+        yield
+        return
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
 @dataclass
 class Run:
     """A recipe with everything that was built for it."""
@@ -160,7 +177,8 @@ class Run:
         for part in range(parts):
             inputs = next(batches)
             # Gradients travel between processes once a step, with the last part.
-            with nullcontext() if part == parts - 1 else self.accelerator.no_sync(self.model):
+            travels = nullcontext() if part == parts - 1 else self.accelerator.no_sync(self.model)
+            with travels, one_order_of_sums(self.accelerator.device):
                 loss = self.model(**inputs).loss / parts
                 self.accelerator.backward(loss)
             total += loss.detach()
@@ -187,10 +205,6 @@ def _build_accelerator(recipe: PretrainingRecipe, folder: Path) -> Accelerator:
             f"batch_size is shared by all processes and taken in equal parts: {recipe.batch_size} clips do not divide "
             f"by {accelerator.num_processes} processes and micro_batch_size {recipe.micro_batch_size}; change one."
         )
-    if accelerator.device.type == "cuda":
-        # Attention's backward pass adds in any order otherwise, and a resumed run would not end at the same bits.
-        torch.use_deterministic_algorithms(True, warn_only=True)
-        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     return accelerator
 
 
@@ -290,7 +304,7 @@ def _facts(run: Run, progress: dict[str, Any], peak: float) -> dict[str, Any]:
     clips, rows = progress["step"] * run.recipe.batch_size, read_metrics(run.folder)
     rate = clips / max(progress["seconds"], 1e-9)
     return {
-        "finished": _is_over(run.recipe, progress),
+        "finished": progress["finished"],
         "steps": progress["step"],
         "clips": clips,
         "loss": rows[-1]["loss"] if rows else math.nan,
@@ -311,7 +325,7 @@ def _train(
     run.model.train()
     recipe, first_step, seconds_before = run.recipe, progress["step"], progress["seconds"]
     if _is_over(recipe, progress):
-        return progress
+        return {**progress, "finished": True}
     waits_anyway = run.accelerator.device.type != "cuda"
     started = time.perf_counter()
     bar = tqdm(
@@ -347,6 +361,7 @@ def _train(
                     share_of_peak=share,
                 )
                 bar.set_postfix_str(f"loss {row['loss']:.4f}, {rate:.1f} clips/s, {share:.0%} of peak", refresh=False)
+            progress["finished"] = is_over  # as agreed: clocks differ between processes
             if saves:
                 writer.save(run.model, run.bare_optimizer, {**progress, "losses": log.losses})
             if stopping or is_over:
@@ -387,8 +402,9 @@ def _profile_part(run: Run, clips: range, timer: PhaseTimer) -> None:
     waveforms = timer.time(making, lambda: run.source.waveforms(indices, device))
     values = timer.time("log-mel", lambda: extractor.extract(waveforms))
     noise = masking_noise(run.recipe.seed, indices, values[0].numel() // extractor.patch_size**2, device)
-    loss = timer.time("forward", lambda: run.model(input_values=values, noise=noise).loss)
-    timer.time("backward", lambda: run.accelerator.backward(loss))
+    with one_order_of_sums(device):
+        loss = timer.time("forward", lambda: run.model(input_values=values, noise=noise).loss)
+        timer.time("backward", lambda: run.accelerator.backward(loss))
 
 
 def main(arguments: list[str] | None = None) -> None:
