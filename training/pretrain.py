@@ -61,7 +61,7 @@ def learning_rate_at(step: int, recipe: PretrainingRecipe) -> float:
     r"""Learning rate of a step, counted from 0: linear warm-up, then constant or a half cosine to zero.
 
     Example:
-        >>> recipe = load_recipe(PretrainingRecipe, "tiny", {"num_clips": 3200, "learning_rate": 1.0})
+        >>> recipe = load_recipe(PretrainingRecipe, "tiny", {"num_clips": 1600, "learning_rate": 1.0})
         >>> [round(learning_rate_at(step, recipe), 2) for step in (0, 9, 10, 55, 99)]
         [0.1, 1.0, 1.0, 0.5, 0.0]
     """
