@@ -84,12 +84,13 @@ class AudioPGFeatureExtractionPipeline(ChunkPipeline):
         (7, 192)
     """
 
-    _load_processor = False
-    _load_image_processor = False
-    _load_feature_extractor = True
-    _load_tokenizer = False
+    _load_processor: Any = False
+    _load_image_processor: Any = False
+    _load_feature_extractor: Any = True
+    _load_tokenizer: Any = False
+    feature_extractor: Any
 
-    def __call__(self, inputs: Any, **options: Any) -> Any:
+    def __call__(self, inputs: Any, **options: Any) -> Any:  # type: ignore[override]
         """Embed one recording, a list of them, or a data set.
 
         Args:
@@ -107,7 +108,7 @@ class AudioPGFeatureExtractionPipeline(ChunkPipeline):
         """
         return super().__call__(inputs, **options)
 
-    def _sanitize_parameters(
+    def _sanitize_parameters(  # type: ignore[override]
         self,
         frames: bool | None = None,
         window_seconds: float | None = None,
@@ -117,7 +118,7 @@ class AudioPGFeatureExtractionPipeline(ChunkPipeline):
         windows = {name: value for name, value in windows.items() if value is not None}
         return windows, {}, windows if frames is None else {**windows, "frames": frames}
 
-    def preprocess(
+    def preprocess(  # type: ignore[override]
         self, audio: Any, window_seconds: float = WINDOW_SECONDS, overlap_seconds: float = OVERLAP_SECONDS
     ) -> Iterator[dict[str, Any]]:
         """Model inputs of one window after the other."""
@@ -132,13 +133,13 @@ class AudioPGFeatureExtractionPipeline(ChunkPipeline):
             num_samples = torch.tensor([len(waveform)])
             yield {"is_last": window is windows[-1], "num_samples": num_samples, **inputs}
 
-    def _forward(self, inputs: dict[str, Any]) -> dict[str, Any]:
+    def _forward(self, inputs: dict[str, Any]) -> dict[str, Any]:  # type: ignore[override]
         outputs = self.model(input_values=inputs["input_values"], attention_mask=inputs["attention_mask"])
         columns = self.model.config.num_mel_bins // self.model.config.patch_size
         frames = time_patch_means(outputs.last_hidden_state, columns)
         return {"frames": frames, "num_samples": inputs["num_samples"], "is_last": inputs["is_last"]}
 
-    def postprocess(
+    def postprocess(  # type: ignore[override]
         self,
         parts: Sequence[dict[str, Tensor]],
         frames: bool = False,
@@ -175,7 +176,9 @@ class AudioPGAudioClassificationPipeline(AudioClassificationPipeline):
     those of `read_waveform`, everything else is the parent's.
     """
 
-    def preprocess(self, audio: Any) -> Any:
+    feature_extractor: Any
+
+    def preprocess(self, audio: Any) -> Any:  # type: ignore[override]
         """Model inputs of one recording."""
         return super().preprocess(_as_array(read_waveform(audio, self.feature_extractor.sampling_rate)))
 

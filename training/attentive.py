@@ -41,6 +41,9 @@ class AttentivePooling(nn.Module):
         torch.Size([2, 5])
     """
 
+    mean: Tensor
+    deviation: Tensor
+
     def __init__(self, hidden_size: int, num_classes: int) -> None:
         super().__init__()
         self.num_heads = math.gcd(hidden_size, MOST_HEADS)
