@@ -277,6 +277,7 @@ def test_stochastic_depth_is_refused_because_it_could_not_be_repeated(tmp_path, 
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")  # PyTorch's own
 def test_a_compiled_run_has_the_losses_of_one_that_is_not(tmp_path, toy_recipe, toy_run):
     pretrain(toy_recipe(compile=True, micro_batch_size=4), tmp_path)
     np.testing.assert_allclose(losses(tmp_path), losses(toy_run), rtol=1e-4)
