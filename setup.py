@@ -38,7 +38,7 @@ setup(
     ],
     package_data={
         "audiopg": ["py.typed"],
-        "audiopg.training": ["recipes/*.yaml", "accelerate/*.yaml"],
+        "audiopg.training": ["recipes/*.yaml", "recipes/*/*.yaml", "accelerate/*.yaml"],
         "audiopg.model_cards": ["*.md", "*.jinja"],
     },
     install_requires=[
