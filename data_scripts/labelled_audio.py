@@ -34,7 +34,7 @@ def labelled_dataset(
     class_names: Sequence[str],
     *,
     audio: Sequence[Any],
-    labels: Sequence[int] | Sequence[Sequence[int]],
+    labels: Sequence[Any],
     parts: Sequence[Part],
     sources: Sequence[str],
     multi_label: bool = False,
@@ -68,7 +68,7 @@ def labelled_dataset(
         raise ValueError(f"{name} holds no clips. Check the folder and its table.")
     _check_listed_once([item if isinstance(item, str) else item.get("path") for item in audio])
     check_sources_stay_in_a_part(sources, parts)
-    if multi_label and not all(labels):  # type: ignore[arg-type]
+    if multi_label and not all(labels):
         raise ValueError(f"Every clip of {name} has a label, and {sum(not item for item in labels)} have none.")
     one = ClassLabel(names=list(class_names))
     by_fold = isinstance(parts[0], int)
@@ -84,7 +84,7 @@ def labelled_dataset(
     )
     columns = {
         "audio": list(audio),
-        label_column: [list(item) if multi_label else item for item in labels],  # type: ignore[call-overload]
+        label_column: [list(item) if multi_label else item for item in labels],
         part_column: list(parts),
         "source": list(sources),
     }

@@ -7,3 +7,6 @@ PRETRAINED_TEMPLATE = Path(__file__).parent / "pretrained.md.jinja"
 
 DATASET_TEMPLATE = Path(__file__).parent / "synthetic_dataset.md.jinja"
 """Of a data set of synthesized clips; `audiopg.training.build_dataset` fills it in."""
+
+FINETUNED_TEMPLATE = Path(__file__).parent / "finetuned.md.jinja"
+"""Of a fine-tuned classifier; `audiopg.training.export_finetuned` fills it in."""

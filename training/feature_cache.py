@@ -82,7 +82,10 @@ def front_end_of(feature_extractor: Any, clip_seconds: float | None = None) -> F
     """
     rate = feature_extractor.sampling_rate
     if isinstance(feature_extractor, AudioPGFeatureExtractor):
-        options = {"num_mel_bins": feature_extractor.num_mel_bins, "window": feature_extractor.window}
+        options: dict[str, Any] = {
+            "num_mel_bins": feature_extractor.num_mel_bins,
+            "window": feature_extractor.window,
+        }
         settings = {"name": "audiopg", "version": FRONT_END_VERSION, "sampling_rate": rate, **options}
         return FrontEnd(settings, rate, lambda waveform: log_mel_spectrogram(waveform, sampling_rate=rate, **options))
 
@@ -224,8 +227,9 @@ def content_digest(dataset: "Dataset", front_end: FrontEnd) -> str:
     digest = hashlib.sha256(json.dumps(front_end.settings, sort_keys=True).encode())
     digest.update(json.dumps([dataset.info.dataset_name, str(dataset.features)]).encode())
     for row in dataset:
-        audio = row.pop("audio")  # type: ignore[attr-defined]
-        digest.update(json.dumps([_identity(audio), *row.values()]).encode())  # type: ignore[attr-defined]
+        columns: dict[str, Any] = dict(row)
+        audio = columns.pop("audio")
+        digest.update(json.dumps([_identity(audio), *columns.values()]).encode())
     return digest.hexdigest()[:16]
 
 

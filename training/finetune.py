@@ -127,7 +127,7 @@ class FinetuningRun:
         self.batches = Batches(cache, self.feature_extractor, recipe.clip_seconds)
         self.rounds = rounds_of(cache, recipe)
         self.facts = {
-            "checkpoint": Path(checkpoint).name,
+            "checkpoint": Path(checkpoint).name if Path(checkpoint).is_dir() else checkpoint,
             "weights": _weights_digest(checkpoint),
             "features": cache.digest,
             "recipe": asdict(recipe),

@@ -171,7 +171,7 @@ class _Trainer(Trainer):
         """Loss of a training batch."""
         batch = self.batches.finish(inputs)
         generator = _generator(self.recipe.seed, self.round_name, self.state.global_step)
-        config = self.model.config  # type: ignore[union-attr]
+        config: Any = self.model.config  # type: ignore[union-attr]
         batch["input_values"], targets = augment(
             batch["input_values"], batch.pop("labels"), config.num_labels, self.recipe, generator
         )

@@ -119,8 +119,8 @@ def rounds_of(cache: FeatureCache, recipe: FinetuningRecipe) -> list[Round]:
         ValueError: if there is nothing to train or to test on.
     """
     by_part: dict[int | str, list[int]] = defaultdict(list)
-    for index, part in enumerate(cache.parts):
-        by_part[part].append(index)
+    for index in range(len(cache)):
+        by_part[cache.parts[index]].append(index)
     if all(isinstance(part, int) for part in by_part):
         if len(by_part) < 2:
             raise ValueError(f"{cache.dataset_name} needs two folds or more, and has {sorted(by_part)}.")

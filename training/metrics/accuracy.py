@@ -18,5 +18,5 @@ class Accuracy(evaluate.Metric):
             description=_DESCRIPTION, citation="", inputs_description="", features=datasets.Features(features)
         )
 
-    def _compute(self, predictions: list[int], references: list[int]) -> dict[str, float]:  # type: ignore[override]
+    def _compute(self, predictions: list[int], references: list[int]) -> dict[str, float]:
         return {"accuracy": accuracy(np.asarray(predictions), np.asarray(references))}

@@ -21,7 +21,5 @@ class MacroAveragePrecision(evaluate.Metric):
             description=_DESCRIPTION, citation="", inputs_description="", features=datasets.Features(features)
         )
 
-    def _compute(  # type: ignore[override]
-        self, predictions: list[list[float]], references: list[list[int]]
-    ) -> dict[str, float]:
+    def _compute(self, predictions: list[list[float]], references: list[list[int]]) -> dict[str, float]:
         return {"macro_average_precision": macro_average_precision(np.asarray(predictions), np.asarray(references))}
