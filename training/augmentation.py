@@ -50,9 +50,7 @@ def time_roll(input_values: Tensor, generator: torch.Generator) -> Tensor:
     return input_values.gather(1, positions.to(input_values.device)[:, :, None].expand_as(input_values))
 
 
-def spec_augment(
-    input_values: Tensor, generator: torch.Generator, *, time_mask: int, frequency_mask: int, num_masks: int = 1
-) -> Tensor:
+def spec_augment(input_values: Tensor, generator: torch.Generator, *, time_mask: int, frequency_mask: int) -> Tensor:
     """Hide bands and stretches of time (Park et al. 2019, "SpecAugment", without its time warping).
 
     The masks are torchaudio's, each clip with its own; what is hidden becomes zero, the mean of standardised input.
@@ -60,9 +58,8 @@ def spec_augment(
     Args:
         input_values: Shape `(batch, frames, bands)`.
         generator: Of the masks.
-        time_mask: Most frames of one mask; 0 hides none.
-        frequency_mask: Most bands of one mask; 0 hides none.
-        num_masks: How many of each kind.
+        time_mask: Fewer frames than this are hidden; 0 hides none.
+        frequency_mask: Fewer bands than this are hidden; 0 hides none.
 
     Returns:
         The same shape.
@@ -74,9 +71,8 @@ def spec_augment(
     masked = input_values[:, None]  # (batch, channel, frames, bands)
     with torch.random.fork_rng(devices=on_cuda):  # torchaudio draws from the global generator
         torch.manual_seed(seed)
-        for _ in range(num_masks):
-            masked = mask_along_axis_iid(masked, time_mask, 0.0, axis=2)
-            masked = mask_along_axis_iid(masked, frequency_mask, 0.0, axis=3)
+        masked = mask_along_axis_iid(masked, time_mask, 0.0, axis=2)
+        masked = mask_along_axis_iid(masked, frequency_mask, 0.0, axis=3)
     return masked[:, 0]
 
 

@@ -75,7 +75,7 @@ def log_mel_statistics_of(batches: Batches, clips: Sequence[int]) -> np.ndarray:
     """Mean and standard deviation over time of each mel band, of each whole clip; shape `(clips, 2 * bands)`."""
     rows = []
     for clip in clips:
-        frames = batches.cache.clip_frames(clip).float()
+        frames = batches.cache.clip_frames(clip).float().cpu()
         rows.append(torch.cat([frames.mean(dim=0), frames.std(dim=0, correction=0)]))
     return torch.stack(rows).numpy()
 

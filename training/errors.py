@@ -78,6 +78,24 @@ def confusions(
     return {"class_names": cache.class_names, "matrix": matrix.tolist(), "pairs": pairs}
 
 
+def format_pairs(found: dict[str, Any]) -> str:
+    """The most confused pairs as a Markdown table.
+
+    Example:
+        >>> pair = {"true": "rain", "predicted": "sea", "rate": 0.375, "count": 3, "of": 8, "example": "1.wav"}
+        >>> print(format_pairs({"pairs": [pair]}))
+        | true | taken for | rate | clips | example |
+        |---|---|---|---|---|
+        | rain | sea | 37.5 % | 3 of 8 | 1.wav |
+    """
+    lines = ["| true | taken for | rate | clips | example |", "|---|---|---|---|---|"]
+    lines += [
+        f"| {p['true']} | {p['predicted']} | {100 * p['rate']:.1f} % | {p['count']} of {p['of']} | {p['example']} |"
+        for p in found["pairs"]
+    ]
+    return "\n".join(lines)
+
+
 def draw_confusion_matrix(found: dict[str, Any], path: Path) -> Path:
     """Draw the matrix, each row in shares of its class.
 

@@ -19,6 +19,7 @@ import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -135,10 +136,6 @@ class FeatureCache:
     labels: Tensor
     digest: str
 
-    def __post_init__(self) -> None:
-        """Where each clip begins."""
-        object.__setattr__(self, "_starts", (self.lengths.cumsum(0) - self.lengths).tolist())
-
     def __len__(self) -> int:
         return len(self.lengths)
 
@@ -147,21 +144,34 @@ class FeatureCache:
         """Whether clips may have several labels."""
         return self.labels.ndim == 2
 
-    def clip_frames(self, index: int, length: int | None = None) -> Tensor:
-        """Frames of a clip, float16, shape `(frames, bands)`.
+    @cached_property
+    def starts(self) -> Tensor:
+        """First frame of each clip, int64, shape `(clips,)`."""
+        return self.lengths.cumsum(0) - self.lengths
+
+    def clip_frames(self, index: int) -> Tensor:
+        """All frames of a clip, float16, shape `(frames, bands)`."""
+        start = int(self.starts[index])
+        return self.frames[start : start + int(self.lengths[index])]
+
+    def matched_frames(self, indices: Tensor, length: int) -> Tensor:
+        """Frames of clips, each brought to one length as `match_length` does with waveforms (AudioPG).
 
         Args:
-            index: Of the clip.
-            length: The middle of a longer clip is taken, a shorter one repeated from its start (AudioPG, as
-                `match_length` does with waveforms); None leaves it as it is.
+            indices: Of the clips, shape `(batch,)`.
+            length: The middle of a longer clip is taken, a shorter one repeated from its start.
+
+        Returns:
+            Float16, shape `(batch, length, bands)`, where the frames are.
         """
-        start, own = self._starts[index], int(self.lengths[index])  # type: ignore[attr-defined]
-        if length is None or length == own:
-            return self.frames[start : start + own]
-        if length < own:
-            first = start + (own - length) // 2
-            return self.frames[first : first + length]
-        return self.frames[start + torch.arange(length) % own]
+        own = self.lengths[indices][:, None]
+        first = ((own - length) // 2).clamp(min=0)
+        positions = self.starts[indices][:, None] + (first + torch.arange(length)) % own
+        return self.frames[positions.to(self.frames.device)]
+
+    def to(self, device: str) -> "FeatureCache":
+        """The same with its frames on a device, so that batches are made there."""
+        return dataclasses.replace(self, frames=self.frames.to(device))
 
     def save(self, path: Path) -> None:
         """Write it, so that a file of this name is always whole."""
@@ -292,7 +302,7 @@ class Batches:
             the longest of the batch, with a mask.
 
     Raises:
-        ValueError: if the cache was made with another front end.
+        ValueError: if the cache was made with another front end, or by one that is not ours at several lengths.
 
     Example:
         >>> cache = FeatureCache(
@@ -313,24 +323,32 @@ class Batches:
             )
         self.cache = cache
         self.is_ours = isinstance(feature_extractor, AudioPGFeatureExtractor)
+        if not self.is_ours and len(cache.lengths.unique()) > 1:
+            raise ValueError(
+                f"Clips of {type(feature_extractor).__name__} are stacked, so they have one length, and those of "
+                f"{cache.dataset_name} have several. Set clip_seconds."
+            )
         self.feature_extractor = feature_extractor
         self.length = _whole_patches(clip_seconds, feature_extractor) if self.is_ours and clip_seconds else None
 
     def __call__(self, indices: Sequence[int]) -> dict[str, Tensor]:
         """`input_values` in float16 (see `finish`), `labels`, and `attention_mask` where it hides anything."""
-        clips = [self.cache.clip_frames(index, self.length) for index in indices]
-        batch = {"labels": self.cache.labels[torch.as_tensor(indices)]}
-        if not self.is_ours or self.length is not None:
-            return {"input_values": torch.stack(clips), **batch}
-        extractor, lengths = self.feature_extractor, torch.tensor([len(clip) for clip in clips])
+        chosen = torch.as_tensor(indices)
+        lengths, length = self.cache.lengths[chosen], self.length
+        batch = {"labels": self.cache.labels[chosen]}
+        if not self.is_ours:
+            length = int(lengths[0])
+        if length is not None:
+            return {"input_values": self.cache.matched_frames(chosen, length), **batch}
+        extractor, longest = self.feature_extractor, int(lengths.max())
+        is_real = torch.arange(longest + -longest % extractor.patch_size) < lengths[:, None]
+        values = self.cache.matched_frames(chosen, is_real.shape[1])
         # What standardisation will turn into the extractor's own padding.
         silence = extractor.padding_value * 2.0 * extractor.std + extractor.mean
-        values = torch.nn.utils.rnn.pad_sequence(clips, batch_first=True, padding_value=silence)
-        num_padding = -values.shape[1] % extractor.patch_size
-        values = torch.nn.functional.pad(values, (0, 0, 0, num_padding), value=silence)
+        values = values.masked_fill(~is_real[:, :, None].to(values.device), silence)
         # A mask that hides no patch changes nothing, and keeps attention from its fast kernels.
-        if (lengths <= values.shape[1] - extractor.patch_size).any():
-            batch["attention_mask"] = (torch.arange(values.shape[1]) < lengths[:, None]).long()
+        if (lengths <= is_real.shape[1] - extractor.patch_size).any():
+            batch["attention_mask"] = is_real.long()
         return {"input_values": values, **batch}
 
     def finish(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -50,6 +50,8 @@ from audiopg.training.scores import accuracy, macro_average_precision, mean_and_
 
 logger = logging.getLogger(__name__)
 
+_SHARE_FOR_FRAMES = 0.25
+
 PRETRAINED, SCRATCH = "pre-trained, fine-tuned", "from scratch, same budget"
 CONTROLS = ("scratch", "linear")
 """`scratch` trains the same model without the checkpoint's weights; `linear` fits linear classifiers to features."""
@@ -124,7 +126,8 @@ class FinetuningRun:
         self.checkpoint, self.cache, self.recipe, self.folder = checkpoint, cache, recipe, folder
         self.device, self.write = device, write or sys.stderr.write
         self.feature_extractor = AutoFeatureExtractor.from_pretrained(checkpoint)
-        self.batches = Batches(cache, self.feature_extractor, recipe.clip_seconds)
+        on_device = cache.to(device) if _fits(cache, device) else cache
+        self.batches = Batches(on_device, self.feature_extractor, recipe.clip_seconds)
         self.rounds = rounds_of(cache, recipe)
         self.facts = {
             "checkpoint": Path(checkpoint).name if Path(checkpoint).is_dir() else checkpoint,
@@ -296,6 +299,14 @@ def format_results(results: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def _fits(cache: FeatureCache, device: str) -> bool:
+    """Whether an accelerator has room for all frames beside the training."""
+    if not device.startswith("cuda"):
+        return False
+    free, _ = torch.cuda.mem_get_info(device)
+    return cache.frames.nbytes < free * _SHARE_FOR_FRAMES
+
+
 def _row(scores: list[float]) -> dict[str, Any]:
     return {"scores": scores, **mean_and_interval(scores)}
 
@@ -373,9 +384,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except (OSError, ValueError) as error:
         parser.exit(2, f"{parser.prog}: {error}\n")
     results = run.run(known.controls, final_model=not known.no_final_model)
-    sys.stdout.write(format_results(results) + "\n")
-    from audiopg.training.errors import draw_confused_clips, draw_confusion_matrix
+    from audiopg.training.errors import draw_confused_clips, draw_confusion_matrix, format_pairs
 
+    sys.stdout.write(format_results(results) + "\n\n" + format_pairs(results["confusions"]) + "\n")
     draw_confusion_matrix(results["confusions"], run.folder / "confusion.png")
     draw_confused_clips(results["confusions"], cache, run.folder / "confused.png")
     sys.stderr.write(f"{run.folder}: " + ", ".join(sorted(p.name for p in run.folder.iterdir())) + "\n")

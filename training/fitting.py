@@ -132,7 +132,7 @@ def predict(model: PreTrainedModel, batches: Batches, clips: Sequence[int], devi
         batch = {name: values.to(device) for name, values in batches(clips[start : start + batch_size]).items()}
         inputs = batches.finish(batch)
         del inputs["labels"]
-        with torch.autocast(device, dtype=torch.bfloat16, enabled=_has_bfloat16(device)):
+        with torch.autocast(torch.device(device).type, dtype=torch.bfloat16, enabled=_has_bfloat16(device)):
             logits.append(model(**inputs).logits.float().cpu())
     model.train(was_training)
     return torch.cat(logits)
@@ -242,6 +242,7 @@ def _arguments(recipe: FinetuningRecipe, folder: Path, device: str) -> TrainingA
         disable_tqdm=True,
         report_to="none",
         remove_unused_columns=False,
+        dataloader_pin_memory=False,  # frames that are already on the device cannot be pinned
         seed=recipe.seed,
         data_seed=recipe.seed,
     )

@@ -25,7 +25,7 @@ def augmentations():
     options = {"mixup_alpha": 0.8, "cutmix_alpha": 1.0, "probability": 0.9, "switch_probability": 0.5}
     return {
         "roll": lambda x, y, g: (time_roll(x, g), y),
-        "spec_augment": lambda x, y, g: (spec_augment(x, g, time_mask=8, frequency_mask=4, num_masks=2), y),
+        "spec_augment": lambda x, y, g: (spec_augment(x, g, time_mask=8, frequency_mask=4), y),
         "mixup": lambda x, y, g: mixup(x, y, g, alpha=0.8),
         "cutmix": lambda x, y, g: cutmix(x, y, g, alpha=1.0),
         "either": lambda x, y, g: mixup_or_cutmix(x, y, g, **options),
