@@ -24,7 +24,7 @@ def save_both(figure: Figure, folder: Path, name: str) -> Path:
     """Write a figure as `NAME.png` and `NAME.svg`, the same bytes each time; returns the PNG."""
     with matplotlib.rc_context({"svg.hashsalt": name}):
         png = save_figure(figure, folder / f"{name}.png")
-        figure.savefig(png.with_suffix(".svg"), bbox_inches="tight", metadata={"Date": None})
+        figure.savefig(png.with_suffix(".svg"), metadata={"Date": None})
     return png
 
 
@@ -137,7 +137,7 @@ def draw_best_neurons(scatters: Mapping[str, Mapping[str, Any]]) -> Figure:
             axis.scatter(
                 scatter["held_values"], scatter["held_activations"], color="#b6455a", label="others held", **_POINT
             )
-            axis.set_title(f"{name}: neuron {scatter['neuron']}, {scatter['information']:.2f} nats", loc="left")
+            axis.set_title(f"{name}\nneuron {scatter['neuron']}, {scatter['information']:.2f} nats", loc="left")
             axis.set_xlabel(FACTORS[name].unit)
             if FACTORS[name].names:
                 axis.set_xticks(range(len(FACTORS[name].names)), FACTORS[name].names)

@@ -1,10 +1,11 @@
 """What an encoder has learnt of how its sounds were made: every factor is known, and is looked for in the embedding.
 
-    python training/analyze.py CHECKPOINT_FOLDER [--output_dir analysis] [--preset reference] [--num_clips 900]
+    python training/analyze.py CHECKPOINT_FOLDER [--output_dir analysis] [--audio FILE ...] [--run_folder RUN]
 
-The folder receives `report.html`, which needs no other file, `report.json`, and every figure as PNG and SVG. Beside
-the checkpoint stand a random encoder of its shape, the mean and deviation of each log-mel band, and chance: a figure
-means nothing without them.
+The folder receives `report.html`, which needs no other file, `report.json`, every figure as PNG and SVG, and sounds.
+Beside the checkpoint stand a random encoder of its shape, the mean and deviation of each log-mel band, and chance: a
+figure means nothing without them. `--audio` adds recordings to the gallery of reconstructions, `--run_folder` shows
+how the filters formed over the checkpoints of the run.
 """
 
 import argparse
@@ -12,33 +13,27 @@ import json
 import shlex
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from transformers.utils import logging
 
-from audiopg.data_scripts.synthesis import Preset, get_preset
+from audiopg.data_scripts.audio_files import match_length, read_audio
+from audiopg.data_scripts.synthesis import Preset, draw, get_preset, render
+from audiopg.modeling.configuration_audiopg import AudioPGConfig
 from audiopg.modeling.feature_extraction_audiopg import AudioPGFeatureExtractor
-from audiopg.modeling.modeling_audiopg import AudioPGModel
-from audiopg.training.analysis_figures import (
-    draw_best_neurons,
-    draw_component_information,
-    draw_component_variance,
-    draw_decoding,
-    draw_information,
-    draw_layers,
-    draw_subspaces,
-    save_both,
-)
-from audiopg.training.factor_analysis import SOURCES, Design, analyse_factors, encoders_of
+from audiopg.modeling.modeling_audiopg import AudioPGForPreTraining, AudioPGModel
+from audiopg.training.analysis_sections import factor_sections, filter_section, gallery_section
+from audiopg.training.factor_analysis import Design, analyse_factors, encoders_of
 from audiopg.training.factors import FACTORS, PROBE_SETS
+from audiopg.training.filters import filters_of
 from audiopg.training.provenance import environment
-from audiopg.training.report import Medium, Section, Table, write_report
+from audiopg.training.report import write_report
 
-PAPER_VARIANCE = 0.9649
-"""Share of the variance in the first 20 components, in the paper."""
+NUM_GALLERY_CLIPS = 3
 
 
 def probing_preset(feature_extractor: AudioPGFeatureExtractor, name: str) -> Preset:
@@ -53,162 +48,92 @@ def probing_preset(feature_extractor: AudioPGFeatureExtractor, name: str) -> Pre
     return get_preset(name, sampling_rate=feature_extractor.sampling_rate, **duration)
 
 
-def _number(value: float | None, digits: int = 3) -> str:
-    return "" if value is None else f"{value:.{digits}f}"
+def has_decoder(checkpoint: Path) -> bool:
+    """Whether a folder holds the masked autoencoder, and not an encoder or a classifier alone."""
+    architectures = AudioPGConfig.from_pretrained(checkpoint).architectures or []
+    return AudioPGForPreTraining.__name__ in architectures
 
 
-def decoding_table(factors: Mapping[str, Any]) -> Table:
-    """Held-out scores with all else sampled, and, in the last columns, with all else held."""
-    head = ["factor", "score", "paper", *SOURCES, "permuted", "chance", *(f"held: {source}" for source in SOURCES)]
-    rows = [
-        [
-            name,
-            "accuracy" if FACTORS[name].kind == "class" else "R²",
-            _number(FACTORS[name].paper.get("r2"), 4),
-            *(_number(found["decoding"][source]) for source in (*SOURCES, "permuted")),
-            _number(found["chance"]),
-            *(_number(found["held"][source]) for source in SOURCES),
-        ]
-        for name, found in factors.items()
-    ]
-    return Table(head, rows)
+def gallery_clips(preset: Preset, seed: int, recordings: Sequence[Path]) -> dict[str, np.ndarray]:
+    """Three clips of the probing stream, and recordings cropped in the middle or repeated to the same length.
 
-
-def information_table(factors: Mapping[str, Any]) -> Table:
-    """Best neuron in nats, and the gap to the next."""
-    sources = [*SOURCES, "permuted"]
-    head = ["factor", "paper, nats", *(f"{s}, nats" for s in sources), "paper, gap", *(f"{s}, gap" for s in sources)]
-    rows = [
-        [
-            name,
-            _number(FACTORS[name].paper.get("information"), 2),
-            *(_number(found["best"][source]["information"], 2) for source in sources),
-            _number(FACTORS[name].paper.get("gap"), 4),
-            *(_number(found["best"][source]["gap"], 4) for source in sources),
-        ]
-        for name, found in factors.items()
-    ]
-    return Table(head, rows)
-
-
-def dci_table(dci: Mapping[str, Mapping[str, float]]) -> Table:
-    """Disentanglement and completeness by source."""
-    rows = [[s, *(_number(found[key]) for key in ("disentanglement", "completeness"))] for s, found in dci.items()]
-    return Table(["features", "disentanglement", "completeness"], rows)
-
-
-def factor_sections(results: Mapping[str, Any], folder: Path) -> list[Section]:
-    """Draw the results of `analyse_factors` and put them into words.
-
-    Args:
-        results: Of `analyse_factors`.
-        folder: Receives the figures.
-
-    Returns:
-        Sections of a report.
+    Example:
+        >>> list(gallery_clips(get_preset("reference", duration=0.5), seed=0, recordings=[]))
+        ['clip 0', 'clip 1', 'clip 2']
     """
-    factors, components = results["factors"], results["components"]
-
-    def figure(name: str, drawn: Any, caption: str) -> Medium:
-        return Medium(save_both(drawn, folder, name), caption)
-
-    bars = {name: {**found["decoding"], "chance": found["chance"]} for name, found in factors.items()}
-    first_20 = ", ".join(f"{source} {100 * sum(shares):.2f} %" for source, shares in components["shares"].items())
-    return [
-        Section(
-            "Decoding factors",
-            [
-                "Linear maps read each factor out of frozen features, on clips that they were not fitted on: ridge "
-                "regression (R²), or logistic regression (accuracy) for classes. All else in a clip is sampled from "
-                "the preset; in the last columns all else is held, but for the samples of the noise. 'Permuted' fits "
-                "shuffled values. Frequency and cutoff are in octaves, level is the signal-to-noise ratio in dB."
-            ],
-            [decoding_table(factors)],
-            [
-                figure("decoding", draw_decoding(bars), "Held-out scores; diamonds: the paper; lines: chance."),
-                figure(
-                    "layers",
-                    draw_layers({name: found["layers"] for name, found in factors.items()}),
-                    "Held-out scores by layer: 0 is what enters the first block.",
-                ),
-            ],
-        ),
-        Section(
-            "Single neurons",
-            [
-                "Mutual information of each neuron with each factor by nearest neighbours (Kraskov et al. 2004; Ross "
-                "2014 for whole numbers and classes), in nats. The gap is that between the two best neurons over the "
-                "entropy of the factor (Chen et al. 2018), where a continuous factor counts as 20 equally likely "
-                "values; how the paper's gap is normalised is not known. Many noisy estimates have a maximum above "
-                "zero: 'permuted' says where chance ends."
-            ],
-            [information_table(factors)],
-            [
-                figure(
-                    "information",
-                    draw_information({name: found["information"] for name, found in factors.items()}),
-                    "Mutual information of all neurons, ranked; diamonds: the paper's best neuron.",
-                ),
-                figure(
-                    "best_neurons",
-                    draw_best_neurons(results["scatters"]),
-                    "The neuron of the pre-trained encoder that knows most of each factor.",
-                ),
-            ],
-        ),
-        Section(
-            "Disentanglement and completeness",
-            [
-                "DCI (Eastwood & Williams 2018) over all factors, from the importances of 50 gradient-boosted trees. "
-                "1: each neuron serves one factor, each factor has one neuron. Informativeness is the first table."
-            ],
-            [dci_table(results["dci"])],
-        ),
-        Section(
-            "Principal components",
-            [f"Variance in the first 20 components: {first_20}; paper {100 * PAPER_VARIANCE:.2f} %."],
-            [],
-            [
-                figure("variance", draw_component_variance(components["shares"]), "Cumulated variance."),
-                figure(
-                    "component_information",
-                    draw_component_information(components["information"]),
-                    "Mutual information of components and factors; in the paper amplitude peaks on component 1 with "
-                    "1.03, frequency on component 5 with 1.41.",
-                ),
-                figure(
-                    "subspaces",
-                    draw_subspaces(components["scores"], results["values"], components["information"]),
-                    "Clips in the plane of the two components that tell most of each factor.",
-                ),
-            ],
-        ),
-    ]
+    synthetic = render(draw(preset, seed, range(NUM_GALLERY_CLIPS))).numpy()
+    clips = {f"clip {index}": waveform for index, waveform in enumerate(synthetic)}
+    for path in recordings:
+        clips[path.name] = match_length(read_audio(path, preset.sampling_rate), preset.num_samples).numpy()
+    return clips
 
 
-def analyse(checkpoint: Path, output_dir: Path, preset_name: str, design: Design, command: str) -> dict[str, Any]:
+def analyse(
+    checkpoint: Path,
+    output_dir: Path,
+    preset_name: str,
+    design: Design,
+    command: str,
+    *,
+    recordings: Sequence[Path] = (),
+    run_folder: Path | None = None,
+) -> dict[str, Any]:
     """Analyse a checkpoint and write the report.
 
     Args:
-        checkpoint: Folder with a model and its feature extractor.
+        checkpoint: Folder with a model and its feature extractor. One with a decoder has its gallery.
         output_dir: Receives report and figures.
         preset_name: Whose clips to probe with.
         design: Which of them.
         command: What a reader would type for the same.
+        recordings: Sound files for the gallery.
+        run_folder: The run that the checkpoint came from, to see its filters form.
 
     Returns:
         What `report.json` holds.
 
     Raises:
-        ValueError: for an unknown preset.
+        ValueError: for an unknown preset, an unreadable recording, a checkpoint without a decoder to redraw
+            recordings with, or a run without checkpoints.
     """
     started = time.perf_counter()
+    if recordings and not has_decoder(checkpoint):
+        raise ValueError(f"{checkpoint} has no decoder to redraw recordings with; give a pre-trained model.")
     feature_extractor = AudioPGFeatureExtractor.from_pretrained(checkpoint)
     preset = probing_preset(feature_extractor, preset_name)
+    shown = gallery_clips(preset, design.seed, recordings)
+    filters = {} if run_folder is None else filters_of(run_folder)
     encoders = encoders_of(AudioPGModel.from_pretrained(checkpoint), feature_extractor, design.seed)
     results = analyse_factors(encoders, preset, design)
-    sections = factor_sections(results, output_dir)
-    probe = {
+    sections, measured = factor_sections(results, output_dir), {}
+    if has_decoder(checkpoint):
+        model = AudioPGForPreTraining.from_pretrained(checkpoint)
+        section, measured["reconstruction"] = gallery_section(model, feature_extractor, shown, output_dir, design.seed)
+        sections.append(section)
+    if filters:
+        section, measured["selectivity"] = filter_section(filters, output_dir)
+        sections.append(section)
+    report = {
+        "checkpoint": checkpoint.name,
+        **environment(),
+        "probe": _probe(preset, design),
+        "paper": {name: dict(factor.paper) for name, factor in FACTORS.items() if factor.paper},
+        "factors": results["factors"],
+        "dci": results["dci"],
+        "components": {key: results["components"][key] for key in ("shares", "information")},
+        **measured,
+        "seconds": round(time.perf_counter() - started, 1),
+    }
+    (output_dir / "report.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    provenance = json.dumps({key: report[key] for key in ("hardware", "versions", "commit", "probe")}, indent=2)
+    title = f"What {checkpoint.name} knows of its sounds"
+    write_report(output_dir / "report.html", title, sections, command, provenance)
+    return report
+
+
+def _probe(preset: Preset, design: Design) -> dict[str, Any]:
+    """What anyone needs to synthesize the same clips."""
+    return {
         "preset": preset.name,
         "duration": preset.duration,
         "sampling_rate": preset.sampling_rate,
@@ -216,22 +141,6 @@ def analyse(checkpoint: Path, output_dir: Path, preset_name: str, design: Design
         "indices": design.indices(),
         "sets": {name: dict(changes) for name, changes in PROBE_SETS.items()},
     }
-    report = {
-        "checkpoint": checkpoint.name,
-        **environment(),
-        "probe": probe,
-        "paper": {name: dict(factor.paper) for name, factor in FACTORS.items() if factor.paper},
-        "factors": results["factors"],
-        "dci": results["dci"],
-        "components": {key: results["components"][key] for key in ("shares", "information")},
-        "seconds": round(time.perf_counter() - started, 1),
-    }
-    (output_dir / "report.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-    provenance = json.dumps({key: report[key] for key in ("hardware", "versions", "commit", "probe")}, indent=2)
-    write_report(
-        output_dir / "report.html", f"What {checkpoint.name} knows of its sounds", sections, command, provenance
-    )
-    return report
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -242,6 +151,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("checkpoint", type=Path, help="folder with a checkpoint and its feature extractor")
     parser.add_argument("--output_dir", type=Path, default=Path("analysis"))
     parser.add_argument("--preset", default="reference", help="whose clips to probe with")
+    parser.add_argument(
+        "--audio", type=Path, nargs="+", default=[], help="recordings to redraw beside synthetic clips"
+    )
+    parser.add_argument("--run_folder", type=Path, help="the run it came from, to see its filters form")
     for name, value in asdict(Design()).items():
         parser.add_argument(f"--{name}", type=int, default=value)
     known = parser.parse_args(arguments)
@@ -252,7 +165,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         design = Design(**{name: getattr(known, name) for name in asdict(Design())})
         command = shlex.join(["python", "training/analyze.py", *words])
         known.output_dir.mkdir(parents=True, exist_ok=True)
-        analyse(known.checkpoint, known.output_dir, known.preset, design, command)
+        analyse(
+            *(known.checkpoint, known.output_dir, known.preset, design, command),
+            recordings=known.audio,
+            run_folder=known.run_folder,
+        )
     except (OSError, ValueError) as error:
         parser.exit(2, f"{parser.prog}: {error}\n")
     sys.stderr.write(f"{known.output_dir / 'report.html'}\n")

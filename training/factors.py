@@ -88,7 +88,8 @@ PROBE_SETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
         "one fm event": {**_ONE_EVENT, "mode": ["fm"]},
         "one damped event": {**_ONE_EVENT, "damping_probability": 1.0},
         "several events": {"transient_probability": 0.0},
-        "one event or a burst too": {**_ONE_EVENT, "transient_probability": 0.5},
+        # As long as the clip: where bursts are part of a source, a short event would mostly miss them.
+        "one event or a burst too": {**_ONE_EVENT, "transient_probability": 0.5, "event_length": 3600.0},
         "one event of any kind": {**_ONE_EVENT, "mode": list(MODES)},
     }
 )
@@ -96,7 +97,9 @@ PROBE_SETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
 
 
 def probe_preset(preset: str | Preset, probe_set: str) -> Preset:
-    """A preset narrowed to one of `PROBE_SETS`; single events last 1 s, or half of a clip shorter than 2 s.
+    """A preset narrowed to one of `PROBE_SETS`.
+
+    Single events last 1 s, or half of a clip shorter than 2 s, unless the set says otherwise.
 
     Raises:
         ValueError: if there is no such set.
@@ -109,7 +112,7 @@ def probe_preset(preset: str | Preset, probe_set: str) -> Preset:
         raise ValueError(f"Probe sets are {', '.join(PROBE_SETS)}; got {probe_set!r}.")
     preset, changes = get_preset(preset), dict(PROBE_SETS[probe_set])
     if "num_events" in changes:
-        changes["event_length"] = min(_EVENT_SECONDS, preset.duration / 2)
+        changes.setdefault("event_length", min(_EVENT_SECONDS, preset.duration / 2))
     return get_preset(preset, **changes)
 
 

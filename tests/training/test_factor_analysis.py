@@ -4,11 +4,15 @@ import re
 
 import numpy as np
 import pytest
+import soundfile
 from sklearn.feature_selection import mutual_info_regression
 
 from audiopg.data_scripts.synthesis import draw, get_preset
+from audiopg.modeling.configuration_audiopg import AudioPGConfig
+from audiopg.modeling.feature_extraction_audiopg import AudioPGFeatureExtractor
+from audiopg.modeling.modeling_audiopg import AudioPGModel
 from audiopg.training import analyze
-from audiopg.training.export import export_run
+from audiopg.training.export import export_run, write_hub_folder
 from audiopg.training.factor_analysis import Design
 from audiopg.training.factor_scores import (
     chance,
@@ -112,11 +116,14 @@ def test_too_few_clips_are_refused():
         Design(num_held=3)
 
 
-def test_the_report_holds_everything_it_shows(toy_run, tmp_path):
+def test_the_report_holds_everything_it_shows(toy_run, tmp_path, monkeypatch):
+    monkeypatch.setattr(analyze, "NUM_GALLERY_CLIPS", 1)
     checkpoint, out = tmp_path / "toy", tmp_path / "out"
     export_run(toy_run, checkpoint)
     sizes = ["--num_clips=36", "--num_held=24", "--information_clips=24"]
-    analyze.main([str(checkpoint), "--output_dir", str(out), *sizes])
+    soundfile.write(tmp_path / "short.wav", 0.1 * np.random.default_rng(0).standard_normal(4000), 16000)
+    more = ["--audio", str(tmp_path / "short.wav"), "--run_folder", str(toy_run)]
+    analyze.main([str(checkpoint), "--output_dir", str(out), *sizes, *more])
     report = json.loads((out / "report.json").read_text())
     assert list(report["factors"]) == list(FACTORS)
     assert report["probe"]["duration"] == 0.64  # that of the run
@@ -132,3 +139,14 @@ def test_the_report_holds_everything_it_shows(toy_run, tmp_path):
     assert {base64.b64decode(picture) for picture in pictures} == on_disk
     assert {path.stem for path in out.glob("*.svg")} == {path.stem for path in out.glob("*.png")}
     assert "0.9946" in page
+    assert list(report["reconstruction"]) == ["clip 0", "short.wav"]
+    assert next(iter(report["selectivity"])) == "white noise"
+    assert page.count("data:audio/wav;base64,") == 3 * len(report["reconstruction"])
+
+
+def test_a_recording_cannot_be_redrawn_without_a_decoder(tmp_path, capsys):
+    model = AudioPGModel(AudioPGConfig.of_size("tiny"))
+    write_hub_folder(model, AudioPGFeatureExtractor(), tmp_path / "encoder")
+    with pytest.raises(SystemExit):
+        analyze.main([str(tmp_path / "encoder"), "--output_dir", str(tmp_path / "out"), "--audio", "any.wav"])
+    assert "has no decoder to redraw recordings with" in capsys.readouterr().err
