@@ -2,6 +2,7 @@ import base64
 import json
 import re
 
+import evaluate
 import numpy as np
 import pytest
 import soundfile
@@ -32,6 +33,7 @@ from audiopg.training.factors import (
     probe_clips,
     probe_preset,
 )
+from audiopg.training.metrics import METRICS
 
 SHORT = get_preset("reference", duration=1.0)
 
@@ -150,3 +152,18 @@ def test_a_recording_cannot_be_redrawn_without_a_decoder(tmp_path, capsys):
     with pytest.raises(SystemExit):
         analyze.main([str(tmp_path / "encoder"), "--output_dir", str(tmp_path / "out"), "--audio", "any.wav"])
     assert "has no decoder to redraw recordings with" in capsys.readouterr().err
+
+
+def test_evaluate_loads_the_same_figures_without_a_network(monkeypatch, tmp_path):
+    monkeypatch.setattr("evaluate.config.HF_EVALUATE_CACHE", str(tmp_path))
+    module = evaluate.load(str(METRICS / "factor_information.py"))
+    rng = np.random.default_rng(0)
+    features = rng.standard_normal((90, 4)).astype(np.float32)
+    found = module.compute(predictions=features.tolist(), references=features[:, 2].astype(float).tolist())
+    assert found["best_neuron"] == 2
+    assert found["decoding"] > 0.99
+    assert found["information"] == neuron_information(features, features[:, 2].astype(float), "continuous").max()
+    classes = (features[:, 1] > 0).astype(int)
+    named = module.compute(predictions=features.tolist(), references=classes.tolist(), kind="class")
+    assert named["best_neuron"] == 1
+    assert named["decoding"] == decode(features[:60], classes[:60], features[60:], classes[60:], "class")
