@@ -224,7 +224,7 @@ def run_cell(recipe: PretrainingRecipe, benchmark: Benchmark, folder: Path) -> d
 
 
 def run_baselines(grid: AblationGrid, benchmark: Benchmark, folder: Path) -> dict[str, list[dict[str, Any]]]:
-    """What no pre-training reaches: random encoders of the reference cell's shape and standardisation, and the log-mel.
+    """What no pre-training reaches: random encoders of the reference cell's shape, and the log-mel.
 
     Returns:
         Results by name, one per seed, of the log-mel a single one.

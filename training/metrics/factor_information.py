@@ -34,7 +34,7 @@ class FactorInformation(evaluate.Metric):
             description=_DESCRIPTION, citation="", inputs_description=_INPUTS, features=datasets.Features(features)
         )
 
-    def _compute(  # type: ignore[override]
+    def _compute(
         self, predictions: list[list[float]], references: list[float], kind: str = "continuous", seed: int = 0
     ) -> dict[str, float]:
         features, values = np.asarray(predictions), np.asarray(references)
