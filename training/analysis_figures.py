@@ -77,6 +77,7 @@ def draw_layers(layers: Mapping[str, Mapping[str, Sequence[float]]]) -> Figure:
         for axis, (name, curves) in zip(axes.flat, layers.items(), strict=False):
             for source, scores in curves.items():
                 axis.plot(range(len(scores)), scores, "o-", markersize=3, color=SOURCE_COLOURS[source], label=source)
+            axis.set(ylim=(-0.15, 1.05), xticks=range(0, len(scores), max(1, len(scores) // 6)))
             axis.set_title(name, loc="left")
             axis.grid(alpha=0.3)
         for axis in axes[-1]:

@@ -232,8 +232,8 @@ def filter_section(filters: Mapping[int, np.ndarray], folder: Path) -> tuple[Sec
     curves = {step: selectivity(weights) for step, weights in filters.items()}
     noise = noise_selectivity(*next(iter(filters.values())).shape[1:])
     words = (
-        "Principal components of the patch projection's flattened filters at each checkpoint of the run, with their "
-        "share of the variance; time runs to the right, mel upwards. Selectivity is the share of the filters' energy "
+        "Principal components of the patch projection's flattened filters at the start and at each checkpoint of the "
+        "run, with their share of the variance; time runs to the right, mel upwards. Selectivity is the share of the filters' energy "
         "that depends on mel alone (bands), on time alone (onsets), on both or on neither."
     )
     rows = [*selectivity_rows(curves), ["white noise", *(f"{noise[name]:.3f}" for name in SELECTIVITIES)]]
@@ -241,7 +241,7 @@ def filter_section(filters: Mapping[int, np.ndarray], folder: Path) -> tuple[Sec
         Medium(save_both(draw_filters(filters), folder, "filters"), "Components over training."),
         Medium(
             save_both(draw_selectivity(curves, noise), folder, "selectivity"),
-            "Selectivity over training; dashed: white noise.",
+            "Selectivity over training; dashed: as white noise.",
         ),
     ]
     section = Section("How filters form", [words], [Table(["step", *SELECTIVITIES], rows)], figures)

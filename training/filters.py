@@ -5,10 +5,14 @@ from pathlib import Path
 
 import matplotlib
 import numpy as np
+import torch
+import yaml
 from matplotlib.figure import Figure
 from safetensors import safe_open
 
 from audiopg.data_scripts.figures import STYLE
+from audiopg.training.arguments import PretrainingRecipe, build_recipe
+from audiopg.training.building import build_model
 from audiopg.training.checkpoints import WEIGHTS, checkpoints_of, step_of
 
 PATCH_PROJECTION = "audiopg.embeddings.patch_embeddings.weight"
@@ -23,10 +27,11 @@ SELECTIVITIES = {
 
 
 def filters_of(run_folder: Path) -> dict[int, np.ndarray]:
-    """The patch projection at each checkpoint of a run, as images.
+    """The patch projection at the start of a run and at each of its checkpoints, as images.
 
     Args:
-        run_folder: As `training/pretrain.py` left it; its recipe's `milestones` say which checkpoints stay.
+        run_folder: As `training/pretrain.py` left it; its recipe's `milestones` say which checkpoints stay. The
+            initial weights, step 0, follow from the recipe.
 
     Returns:
         By step, shape `(hidden_size, time, mel)`.
@@ -34,15 +39,17 @@ def filters_of(run_folder: Path) -> dict[int, np.ndarray]:
     Raises:
         ValueError: if the run has no checkpoints.
     """
-    found = {}
-    for checkpoint in checkpoints_of(run_folder):
-        with safe_open(checkpoint / WEIGHTS, "np") as weights:
-            matrix = weights.get_tensor(PATCH_PROJECTION)
-        side = round(matrix.shape[1] ** 0.5)
-        found[step_of(checkpoint)] = matrix.reshape(-1, side, side)
-    if not found:
+    checkpoints = checkpoints_of(run_folder)
+    if not checkpoints:
         raise ValueError(f"{run_folder} has no checkpoints; give the folder of a run, and its recipe `milestones`.")
-    return found
+    recipe = build_recipe(PretrainingRecipe, yaml.safe_load((run_folder / "recipe.yaml").read_text(encoding="utf-8")))
+    with torch.random.fork_rng():  # building seeds the global generator
+        matrices = {0: build_model(recipe).get_parameter(PATCH_PROJECTION).detach().numpy()}
+    for checkpoint in checkpoints:
+        with safe_open(checkpoint / WEIGHTS, "np") as weights:
+            matrices[step_of(checkpoint)] = weights.get_tensor(PATCH_PROJECTION)
+    side = round(matrices[0].shape[1] ** 0.5)
+    return {step: matrix.reshape(-1, side, side) for step, matrix in matrices.items()}
 
 
 def filter_components(filters: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
@@ -147,7 +154,7 @@ def draw_filters(filters: Mapping[int, np.ndarray], count: int = 12) -> Figure:
 
 
 def draw_selectivity(curves: Mapping[int, Mapping[str, float]], noise: Mapping[str, float]) -> Figure:
-    """Selectivity over training; dashed: what white noise has.
+    """Selectivity over training, each part as a multiple of what white noise has.
 
     Args:
         curves: `selectivity` by step.
@@ -159,17 +166,11 @@ def draw_selectivity(curves: Mapping[int, Mapping[str, float]], noise: Mapping[s
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(4.5, 2.8), layout="constrained")
         axis = figure.subplots()
-        for number, (name, meaning) in enumerate(SELECTIVITIES.items()):
-            colour = f"C{number}"
-            axis.plot(
-                list(curves),
-                [found[name] for found in curves.values()],
-                "o-",
-                color=colour,
-                label=f"{name}: {meaning}",
-            )
-            axis.axhline(noise[name], color=colour, linestyle="--", linewidth=0.7)
-        axis.set(xlabel="step", ylabel="share of the filters' energy", ylim=(0, 1))
+        for name, meaning in SELECTIVITIES.items():
+            multiples = [found[name] / noise[name] for found in curves.values()]
+            axis.plot(list(curves), multiples, "o-", markersize=3, label=f"{name}: {meaning}")
+        axis.axhline(1, color="black", linestyle="--", linewidth=0.7)
+        axis.set(xlabel="step", ylabel="energy, in multiples of white noise's", ylim=(0, None))
         axis.legend(frameon=False, fontsize=6)
         return figure
 

@@ -12,14 +12,22 @@ from audiopg.training.filters import (
     noise_selectivity,
     selectivity,
 )
+from audiopg.training.pretrain import pretrain
 
 
 def test_filters_of_a_run_are_the_weights_of_its_checkpoints(toy_run):
     found = filters_of(toy_run)
     newest = load_file(checkpoints_of(toy_run)[-1] / "model.safetensors")
-    assert list(found)[-1] == 6
+    assert list(found) == [0, 4, 6]
     expected = newest["audiopg.embeddings.patch_embeddings.weight"].numpy()
     np.testing.assert_array_equal(found[6].reshape(48, 256), expected)
+
+
+def test_step_0_is_where_the_run_began(toy_run, toy_recipe, tmp_path):
+    pretrain(toy_recipe(num_clips=8, learning_rate=1e-12, checkpoint_every=1), tmp_path / "still")
+    begun = filters_of(tmp_path / "still")
+    np.testing.assert_allclose(begun[0], begun[1], atol=1e-9)
+    np.testing.assert_array_equal(begun[0], filters_of(toy_run)[0])
 
 
 def test_a_folder_without_checkpoints_is_refused(tmp_path):
@@ -56,4 +64,4 @@ def test_a_strip_has_a_row_per_checkpoint(toy_run):
     strip = draw_filters(filters, count=4)
     assert len(strip.axes) == 4 * len(filters)
     curves = draw_selectivity({step: selectivity(w) for step, w in filters.items()}, noise_selectivity(16, 16))
-    assert len(curves.axes[0].lines) == 8
+    assert len(curves.axes[0].lines) == 5
