@@ -10,7 +10,6 @@ is scored at the resolution that the model has.
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel
 
 from audiopg.modeling.embedding_audiopg import AudioPGFrameEmbeddings
 from audiopg.modeling.feature_extraction_audiopg import AudioPGFeatureExtractor
@@ -31,9 +30,10 @@ class HearModel(nn.Module):
         (16000, 192, 192)
     """
 
-    def __init__(self, encoder: PreTrainedModel, feature_extractor: AudioPGFeatureExtractor) -> None:
+    def __init__(self, encoder: AudioPGModel, feature_extractor: AudioPGFeatureExtractor) -> None:
         super().__init__()
-        self.encoder, self.feature_extractor = encoder, feature_extractor
+        self.encoder: AudioPGModel = encoder
+        self.feature_extractor = feature_extractor
         self.sample_rate = feature_extractor.sampling_rate
         self.scene_embedding_size = self.timestamp_embedding_size = encoder.config.hidden_size
 
