@@ -233,8 +233,8 @@ def filter_section(filters: Mapping[int, np.ndarray], folder: Path) -> tuple[Sec
     noise = noise_selectivity(*next(iter(filters.values())).shape[1:])
     words = (
         "Principal components of the patch projection's flattened filters at the start and at each checkpoint of the "
-        "run, with their share of the variance; time runs to the right, mel upwards. Selectivity is the share of the filters' energy "
-        "that depends on mel alone (bands), on time alone (onsets), on both or on neither."
+        "run, with their share of the variance; time runs to the right, mel upwards. Selectivity is the share "
+        "of the filters' energy that depends on mel alone (bands), on time alone (onsets), on both or on neither."
     )
     rows = [*selectivity_rows(curves), ["white noise", *(f"{noise[name]:.3f}" for name in SELECTIVITIES)]]
     figures = [

@@ -2,7 +2,7 @@
 
 import base64
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from jinja2 import Environment
@@ -10,6 +10,7 @@ from jinja2 import Environment
 from audiopg.model_cards import PRETRAINED_TEMPLATE
 
 ANALYSIS_TEMPLATE = PRETRAINED_TEMPLATE.with_name("analysis.html.jinja")
+"""Of a report; `write_report` fills it in."""
 
 
 @dataclass(frozen=True)
@@ -59,8 +60,8 @@ class Section:
     title: str
     paragraphs: Sequence[str] = ()
     tables: Sequence[Table] = ()
-    figures: Sequence[Medium] = field(default_factory=tuple)
-    sounds: Sequence[Medium] = field(default_factory=tuple)
+    figures: Sequence[Medium] = ()
+    sounds: Sequence[Medium] = ()
 
 
 def write_report(path: Path, title: str, sections: Sequence[Section], command: str, provenance: str) -> Path:
