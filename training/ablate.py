@@ -294,6 +294,18 @@ def is_beyond_spread(difference: Mapping[str, float | None]) -> bool:
     return low is not None and high is not None and (low > 0 or high < 0)
 
 
+def verdict(difference: Mapping[str, float | None], num_seeds: int) -> str:
+    """Whether a difference is larger than its spread, in a word; one seed cannot say, however many folds it has.
+
+    Example:
+        >>> verdict({"mean": 0.1, "low": 0.05, "high": 0.15}, num_seeds=1)
+        'one seed'
+    """
+    if num_seeds < 2:
+        return "one seed"
+    return "yes" if is_beyond_spread(difference) else "no"
+
+
 def format_table(grid: AblationGrid, results: Mapping[str, Sequence[Mapping[str, Any]]], benchmark_name: str) -> str:
     """All cells as a Markdown table, in per cent."""
     lines = [
@@ -316,7 +328,7 @@ def format_table(grid: AblationGrid, results: Mapping[str, Sequence[Mapping[str,
             f"{minutes:.1f}",
             f"{_percent(accuracy, 'mean', sign=False)}{spread} ({len(runs)})",
             f"{_percent(difference, 'mean')}{interval}" if is_other else "",
-            ("yes" if is_beyond_spread(difference) else "no") if is_other else "",
+            verdict(difference, len(grid.seeds)) if is_other else "",
             str(grid.cells.get(name, {}).get("paper", "")),
         ]
         lines.append("| " + " | ".join(cells) + " |")
