@@ -16,8 +16,10 @@ from audiopg.training.feature_cache import Batches, FeatureCache
 from audiopg.training.protocols import Round, cut_validation
 from audiopg.training.scores import accuracy, macro_average_precision
 
-# Those of probe.py, which needs the audio libraries; a test holds the two together.
 INVERSE_REGULARISATIONS = (1e-3, 1e-2, 1e-1, 1.0)
+"""Candidates for scikit-learn's `C`. On ESC-10 the inner folds choose 0.01 to 1; wider grids chose the same."""
+
+# The accuracy on ESC-10 is that of the default 1e-4, in a third of the time.
 LOGISTIC_TOLERANCE = 1e-3
 RIDGE_PENALTIES = tuple(float(penalty) for penalty in np.logspace(0, 5, 6))
 _VALIDATION_SHARE = 0.2
