@@ -13,6 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from audiopg.training.finetune import format_results
+
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks/results"
 _PART = re.compile(r"(<!-- results:(\w+) -->\n).*?(<!-- /results -->)", re.DOTALL)
@@ -79,7 +81,30 @@ def synthesis_part(results: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-PARTS: dict[str, Callable[[dict[str, Any]], str]] = {"demo": demo_part, "synthesis_cpu": synthesis_part}
+def finetuning_part(results: dict[str, Any]) -> str:
+    """What `training/finetune.py` measured, controls included."""
+    recipe, rows = results["recipe"], results["results"]
+    seconds = next(row["seconds_per_round"] for row in rows.values() if "seconds_per_round" in row)
+    cost = f"Recipe `{recipe['name']}`, {recipe['epochs']} epochs, the last one counts; {seconds:.0f} s a fold"
+    return f"{format_results(results)}\n\n{cost}. {_measured_on(results)}."
+
+
+def features_part(results: dict[str, Any]) -> str:
+    """What `benchmarks/feature_extraction.py` measured."""
+    lines = ["| clips at a time, threads | AudioPGFeatureExtractor, clips/s | ASTFeatureExtractor, clips/s | ratio |"]
+    lines.append("|---|---|---|---|")
+    for row in results["rows"]:
+        speed, ratio = row["clips_per_second"], row["speedup"]["wall"]
+        lines.append(f"| {row['clips']}, {row['threads']} | {speed['audiopg']} | {speed['ast']} | {ratio} |")
+    return "\n".join([*lines, "", f"{_measured_on(results)}."])
+
+
+PARTS: dict[str, Callable[[dict[str, Any]], str]] = {
+    "demo": demo_part,
+    "feature_extraction_cpu": features_part,
+    "finetuning_esc10": finetuning_part,
+    "synthesis_cpu": synthesis_part,
+}
 
 
 def render(text: str) -> str:

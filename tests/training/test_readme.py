@@ -46,3 +46,22 @@ def test_a_readme_that_is_out_of_date_fails_the_check(house):
     with pytest.raises(SystemExit) as stop:
         readme.main(["--check"])
     assert stop.value.code == 1
+
+
+def test_fine_tuning_is_written_with_its_controls_and_cost():
+    row = {"scores": [0.5, 0.75], "mean": 0.625, "std": 0.177, "low": 0.1, "high": 1.0, "seconds_per_round": 12.3}
+    results = {k: RESULTS[k] for k in ("hardware", "versions", "commit")} | {
+        "dataset": "ESC-10",
+        "metric": "accuracy",
+        "recipe": {"name": "tiny", "epochs": 8},
+        "results": {"pre-trained, fine-tuned": row},
+    }
+    text = readme.finetuning_part(results)
+    assert "| pre-trained, fine-tuned | 62.50 | 17.70 | 10.0 to 100.0 | 50.0 75.0 |" in text
+    assert "Recipe `tiny`, 8 epochs, the last one counts; 12 s a fold. Measured on a computer" in text
+
+
+def test_features_are_written_beside_those_of_the_other_extractor():
+    row = {"clips": 32, "threads": 2, "clips_per_second": {"audiopg": 20.0, "ast": 10.0}, "speedup": {"wall": 2.0}}
+    results = {k: RESULTS[k] for k in ("hardware", "versions", "commit")} | {"rows": [row]}
+    assert "| 32, 2 | 20.0 | 10.0 | 2.0 |" in readme.features_part(results)
