@@ -1,4 +1,4 @@
-# make demo | make test | make lint | make clean. Everything runs in an environment of its own, in $(VENV).
+# make demo | test | slow | lint | types | reproduce | clean. Everything runs in an environment of its own, in $(VENV).
 PYTHON ?= python3
 VENV ?= .venv
 OUTPUT ?= demo

@@ -155,6 +155,10 @@ def _decode(path_or_bytes: str | Path | bytes, name: str) -> tuple[Tensor, int]:
             f"libsndfile cannot decode it ({error.error_string.rstrip('.')})",
             "Convert it to WAV or FLAC, or fetch it again if it should be one of them.",
         ) from error
+    except (ValueError, MemoryError) as error:  # NumPy's, of a length that no file has
+        raise AudioFileError(
+            name, f"it does not say how long it is ({error})", "Write it again, to a file instead of a pipe."
+        ) from error
     if len(samples) < promised:
         raise AudioFileError(
             name, f"it ends after {len(samples)} of {promised} frames", "It was cut short: fetch it again."

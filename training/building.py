@@ -153,7 +153,12 @@ def build_model(recipe: PretrainingRecipe) -> AudioPGForPreTraining:
     torch.manual_seed(recipe.seed)
     if recipe.init_from is None:
         return AudioPGForPreTraining(config)
-    model = AudioPGForPreTraining.from_pretrained(recipe.init_from)
+    model, report = AudioPGForPreTraining.from_pretrained(recipe.init_from, output_loading_info=True)
+    if report["missing_keys"]:
+        raise ValueError(
+            f"init_from is a pre-trained model with its decoder, got {recipe.init_from} without "
+            f"{len(report['missing_keys'])} of its weights; name the folder that it was fine-tuned from."
+        )
     different = [
         f"{name} {getattr(model.config, name)}"
         for name in _SHAPE

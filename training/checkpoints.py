@@ -83,12 +83,16 @@ def fingerprint(recipe: PretrainingRecipe) -> str:
 def claim_run_folder(folder: Path, recipe: PretrainingRecipe) -> None:
     """Write the recipe into a new run's folder, or make sure that a run found there is of the same recipe.
 
+    A folder in which nothing was trained yet is nobody's: a command that failed leaves the way free for the next.
+
     Raises:
         ValueError: if the folder belongs to another recipe, with the fields that differ.
     """
     path = folder / "recipe.yaml"
-    if not path.exists():
+    was_trained = checkpoints_of(folder) or any((folder / name).exists() for name in ("metrics.jsonl", "run.json"))
+    if not (path.exists() and was_trained):
         folder.mkdir(parents=True, exist_ok=True)
+        (folder / "statistics.json").unlink(missing_ok=True)
         write_atomically(path, yaml.safe_dump(dataclasses.asdict(recipe), sort_keys=False))
         return
     theirs = build_recipe(PretrainingRecipe, yaml.safe_load(path.read_text(encoding="utf-8")))
@@ -256,10 +260,12 @@ class CheckpointWriter:
         except OSError:
             shutil.rmtree(partial, ignore_errors=True)
             raise
-        self._prune()
+        self._prune(progress["step"])
 
-    def _prune(self) -> None:
-        passing = [path for path in checkpoints_of(self.folder) if step_of(path) not in self.milestones]
+    def _prune(self, step: int) -> None:
+        # Later ones were refused when the run was resumed: they are no reason to let a sound one go.
+        steps = {path: step_of(path) for path in checkpoints_of(self.folder)}
+        passing = [path for path, made in steps.items() if made <= step and made not in self.milestones]
         for old in passing[: -self.keep]:
             _remove(old)
 

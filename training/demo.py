@@ -21,6 +21,7 @@ import torch
 from transformers import AutoFeatureExtractor, AutoModel, AutoModelForPreTraining
 from transformers.utils import logging
 
+from audiopg.data_scripts.benchmarks import load_esc50
 from audiopg.data_scripts.synthesis import draw, get_preset
 from audiopg.training.arguments import PretrainingRecipe, load_recipe, parse_overrides
 from audiopg.training.export import export_run
@@ -40,7 +41,7 @@ UNSEEN = 2**32
 def run_pretraining(recipe: str, overrides: list[str], folder: Path) -> None:
     """`accelerate launch training/pretrain.py` on the CPU, with its progress bar."""
     launch = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(HERE / "accelerate/cpu.yaml")]
-    launch += ["--num_cpu_threads_per_process", str(os.cpu_count() or 1)]
+    launch += ["--num_cpu_threads_per_process", os.environ.get("OMP_NUM_THREADS") or str(torch.get_num_threads())]
     subprocess.run([*launch, str(HERE / "pretrain.py"), recipe, "--output_dir", str(folder), *overrides], check=True)
 
 
@@ -108,6 +109,8 @@ def run_demo(recipe_name: str, overrides: list[str], output_dir: Path, esc50_dir
         `environment`, `recipe`, `pretraining`, `factors` (R^2), `benchmark` (or None) and `seconds`.
     """
     started = time.perf_counter()
+    if esc50_dir is not None:
+        load_esc50(esc50_dir)  # for its complaints, before minutes are spent
     recipe = load_recipe(PretrainingRecipe, recipe_name, parse_overrides(overrides))
     run_folder, exported = output_dir / "run", output_dir / recipe.name
     say(f"1/4  Pre-training {recipe.name} on {recipe.num_clips} clips, synthesized on the fly")
@@ -155,7 +158,7 @@ def main(arguments: list[str] | None = None) -> None:
     logging.set_verbosity_error()  # the decoder's weights are not missed in an encoder
     try:
         results = run_demo(known.recipe, rest, known.output_dir, known.esc50_dir)
-    except (ValueError, subprocess.CalledProcessError) as error:
+    except (OSError, ValueError, subprocess.CalledProcessError) as error:
         parser.exit(2, f"{parser.prog}: {error}\n")
     made = sorted(path for path in known.output_dir.rglob("*") if path.is_file())
     say(f"Done in {results['seconds']:.0f} s. Files made:")

@@ -23,7 +23,7 @@ from audiopg.modeling.feature_extraction_audiopg import AudioPGFeatureExtractor
 from audiopg.modeling.modeling_audiopg import AudioPGForPreTraining
 from audiopg.training.arguments import PretrainingRecipe, build_recipe
 from audiopg.training.building import build_feature_extractor
-from audiopg.training.checkpoints import checkpoints_of
+from audiopg.training.checkpoints import WEIGHTS, fingerprint, verify_checkpoint
 
 
 def write_hub_folder(
@@ -139,7 +139,7 @@ def export_run(run_folder: Path, output: Path, results: dict[str, Any] | None = 
         results: What was measured of this model, for its card.
 
     Raises:
-        ValueError: if the run has not finished, or is no run at all.
+        ValueError: if the run has not finished, is no run at all, or its last checkpoint is not what was written.
     """
     if not (run_folder / "run.json").exists():
         raise ValueError(
@@ -150,7 +150,9 @@ def export_run(run_folder: Path, output: Path, results: dict[str, Any] | None = 
         json.loads((run_folder / f"{name}.json").read_text(encoding="utf-8")) for name in ("run", "statistics")
     )
     model = AudioPGForPreTraining(AudioPGConfig.of_size(recipe.size, **recipe.model))
-    model.load_state_dict(load_file(checkpoints_of(run_folder)[-1] / "model.safetensors"), strict=True)
+    last = run_folder / "checkpoints" / f"step_{run['steps']:08d}"
+    verify_checkpoint(last, fingerprint(recipe))
+    model.load_state_dict(load_file(last / WEIGHTS), strict=True)
     card = pretrained_card(recipe, run, statistics, model, results or {})
     write_hub_folder(model, build_feature_extractor(recipe, statistics), output, card)
 

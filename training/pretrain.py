@@ -263,6 +263,12 @@ def pretrain(recipe: PretrainingRecipe, folder: Path) -> dict[str, Any]:
     """
     run = prepare_run(recipe, folder)
     progress = _resume(run)
+    facts_file = folder / "run.json"
+    if _is_over(recipe, progress) and facts_file.exists():
+        return json.loads(facts_file.read_text(encoding="utf-8"))  # of the machine that it ran on, not of this one
+    run.accelerator.wait_for_everyone()
+    if run.accelerator.is_main_process:
+        facts_file.unlink(missing_ok=True)  # a run that goes on has not finished
     run.accelerator.init_trackers("tensorboard", init_kwargs={"tensorboard": {"purge_step": progress["step"] + 1}})
     log = MetricsLog(run.accelerator, folder, recipe.batch_size, progress["step"], progress["losses"])
     peak = measure_peak(run.accelerator.device) * run.accelerator.num_processes
@@ -291,7 +297,7 @@ def pretrain(recipe: PretrainingRecipe, folder: Path) -> dict[str, Any]:
         run.accelerator.end_training()
     facts = _facts(run, progress, peak)
     if run.accelerator.is_main_process and facts["finished"]:
-        write_atomically(folder / "run.json", json.dumps(facts, indent=2))
+        write_atomically(facts_file, json.dumps(facts, indent=2))
     return facts
 
 

@@ -118,12 +118,13 @@ def render(text: str) -> str:
 
     Raises:
         KeyError: for a part that is not one of `PARTS`.
-        FileNotFoundError: if a part has no results.
     """
 
     def part(match: re.Match[str]) -> str:
-        name = match[2]
-        results = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+        name, path = match[2], RESULTS / f"{match[2]}.json"
+        if not path.exists():
+            return f"{match[1]}Not measured.\n{match[3]}"
+        results = json.loads(path.read_text(encoding="utf-8"))
         return f"{match[1]}{PARTS[name](results)}\n{match[3]}"
 
     return _PART.sub(part, text)

@@ -130,3 +130,12 @@ def test_every_unusable_file_is_listed_at_once(tmp_path):
         read_audio_files([good, *bad])
     assert all(str(path) in str(raised.value) for path in bad)
     assert str(good) not in str(raised.value)
+
+
+def test_a_flac_that_does_not_say_how_long_it_is_is_named(tmp_path):
+    path = write(tmp_path / "piped.flac", tone(440, 16000))
+    content = bytearray(path.read_bytes())
+    content[21:26] = bytes([content[21] & 0xF0, 0, 0, 0, 0])  # the number of samples in STREAMINFO: unknown
+    path.write_bytes(content)
+    with pytest.raises(AudioFileError, match=r"piped\.flac"):
+        read_audio(path)

@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -146,3 +147,13 @@ def test_a_run_that_has_not_finished_is_refused(tmp_path, capsys):
     assert stop.value.code == 2
     assert "holds no finished run" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_a_checkpoint_that_is_not_what_was_written_is_not_exported(toy_run, tmp_path):
+    shutil.copytree(toy_run, tmp_path / "run")
+    weights = tmp_path / "run" / "checkpoints" / "step_00000006" / "model.safetensors"
+    altered = bytearray(weights.read_bytes())
+    altered[-1] ^= 1
+    weights.write_bytes(altered)
+    with pytest.raises(ValueError, match=r"content of model\.safetensors has changed"):
+        export_run(tmp_path / "run", tmp_path / "out")

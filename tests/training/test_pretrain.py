@@ -18,7 +18,8 @@ from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from audiopg.modeling.configuration_audiopg import AudioPGConfig
-from audiopg.modeling.modeling_audiopg import AudioPGForPreTraining
+from audiopg.modeling.feature_extraction_audiopg import AudioPGFeatureExtractor
+from audiopg.modeling.modeling_audiopg import AudioPGForAudioClassification, AudioPGForPreTraining
 from audiopg.training import checkpoints, run_log
 from audiopg.training import pretrain as pretrain_module
 from audiopg.training.arguments import PretrainingRecipe, load_recipe
@@ -286,6 +287,39 @@ def test_a_compiled_run_has_the_losses_of_one_that_is_not(tmp_path, toy_recipe, 
 def test_a_folder_of_another_recipe_is_refused_with_the_difference(toy_recipe, toy_run):
     with pytest.raises(ValueError, match=r"learning_rate: 0.001 there, 0.002 here"):
         pretrain(toy_recipe(learning_rate=2e-3), toy_run)
+
+
+def test_a_command_that_failed_leaves_its_folder_to_the_corrected_one(tmp_path, toy_recipe):
+    with pytest.raises(ValueError, match="f0: a range is"):
+        pretrain(toy_recipe(synthesis={"duration": 0.64, "f0": [400, 50]}), tmp_path)
+    assert pretrain(toy_recipe(num_clips=8), tmp_path)["finished"]
+
+
+def test_a_finished_run_that_is_started_elsewhere_keeps_the_facts_of_where_it_ran(tmp_path, toy_recipe, monkeypatch):
+    pretrain(toy_recipe(num_clips=8), tmp_path)
+    before = (tmp_path / "run.json").read_text()
+    monkeypatch.setattr(pretrain_module, "environment", lambda: {"hardware": "another machine"})
+    assert pretrain(toy_recipe(num_clips=8), tmp_path) == json.loads(before)
+    assert (tmp_path / "run.json").read_text() == before
+
+
+def test_a_newer_checkpoint_that_was_refused_costs_no_sound_one(tmp_path, toy_recipe):
+    pretrain(toy_recipe(num_clips=32), tmp_path)
+    for later in ("step_00000090", "step_00000091"):
+        shutil.copytree(checkpoints_of(tmp_path)[0], tmp_path / "checkpoints" / later)
+        (tmp_path / "checkpoints" / later / "manifest.json").unlink()
+    (tmp_path / "run.json").unlink()
+    (tmp_path / "checkpoints/step_00000004/manifest.json").unlink()
+    assert pretrain(toy_recipe(num_clips=32), tmp_path)["steps"] == 4
+    assert {path.name for path in checkpoints_of(tmp_path)} >= {"step_00000002", "step_00000004"}
+
+
+def test_a_model_without_its_decoder_is_no_beginning(tmp_path, toy_recipe):
+    config = AudioPGConfig.of_size("tiny", **toy_recipe().model)
+    AudioPGForAudioClassification(config).save_pretrained(tmp_path / "classifier")
+    AudioPGFeatureExtractor().save_pretrained(tmp_path / "classifier")
+    with pytest.raises(ValueError, match="a pre-trained model with its decoder"):
+        pretrain(toy_recipe(init_from=str(tmp_path / "classifier")), tmp_path / "run")
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_names_clips_and_checkpoint(tmp_path, toy_recipe, monkeypatch):
