@@ -138,13 +138,15 @@ class RecordingsRecipe:
 
     Args:
         folder: A folder that is searched for audio files, or a data set that `datasets` saved to disk, with a column
-            `audio`.
+            `audio`. With a `split`, whatever `datasets.load_dataset` takes, on the Hub or on disk: it is streamed.
+        split: Of a data set that is streamed, such as `train`; it too has a column `audio`.
         duration: Length of a clip in s; longer recordings are cropped at random, shorter ones repeated.
         sampling_rate: In Hz; everything is resampled to it.
         max_unreadable: So many files that cannot be read are skipped and named; one more ends the run.
     """
 
     folder: str
+    split: str | None = None
     duration: float = 10.24
     sampling_rate: int = 16000
     max_unreadable: int = 10

@@ -138,7 +138,7 @@ def build_source(recipe: PretrainingRecipe, statistics: dict[str, Any]) -> Sourc
     if recordings.description()["recordings_digest"] != statistics["recordings_digest"]:
         raise ValueError(
             f"{recipe.recordings['folder']} has changed since the run began: it had {statistics['num_recordings']} "
-            f"recordings and has {len(recordings.files)}. Restore it, or choose another --output_dir."
+            f"recordings and has {recordings.num_files}. Restore it, or choose another --output_dir."
         )
     return RecordingsSource(recordings, feature_extractor)
 

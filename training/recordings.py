@@ -8,6 +8,7 @@ import hashlib
 import logging
 import os
 import threading
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
@@ -25,6 +26,7 @@ logger = logging.getLogger(__name__)
 
 SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".opus", ".mp3", ".aif", ".aiff"})
 _MOST_THREADS = 8
+_ROWS_KEPT = 256
 
 
 class FolderOfFiles:
@@ -80,10 +82,63 @@ class SavedDataset:
         return f"row {position} ({audio['path']})", audio["bytes"] or Path(audio["path"])
 
 
+class StreamedDataset:
+    """The rows of a data set in their own order, pass after pass, read from the Hub or a disk as they are wanted.
+
+    Rows are asked for nearly in order; the last few are kept, and a row from before those begins the stream anew.
+
+    Args:
+        name: As for `datasets.load_dataset`.
+        split: As there.
+
+    Raises:
+        ValueError: if it has no column `audio`.
+    """
+
+    def __init__(self, name: str, split: str) -> None:
+        import datasets  # only for those who stream
+
+        rows = datasets.load_dataset(name, split=split, streaming=True)
+        columns = list(rows.features or next(iter(rows), {}))
+        if "audio" not in columns:
+            raise ValueError(f"{name} needs a column `audio`, and has {columns}; rename it.")
+        self.name = name
+        self.rows = rows.select_columns("audio").cast_column("audio", datasets.Audio(decode=False))
+        self.digest = hashlib.sha256(f"{name} {split}".encode()).hexdigest()[:16]
+        self._lock = threading.Lock()
+        self._rewind()
+
+    def _rewind(self) -> None:
+        self._kept: dict[int, dict[str, Any]] = {}
+        self._next = 0
+        self._stream = self._passes()
+
+    def _passes(self) -> Iterator[dict[str, Any]]:
+        while True:
+            is_empty = True
+            for row in self.rows:
+                is_empty = False
+                yield row["audio"]
+            if is_empty:
+                raise ValueError(f"{self.name} has no rows; name a data set that has some.")
+
+    def __getitem__(self, position: int) -> tuple[str, Path | bytes]:
+        with self._lock:
+            if position < self._next and position not in self._kept:
+                self._rewind()
+            while self._next <= position:
+                self._kept[self._next] = next(self._stream)
+                self._kept.pop(self._next - _ROWS_KEPT, None)
+                self._next += 1
+            audio = self._kept[position]
+        return f"row {position} ({audio['path']})", audio["bytes"] or Path(audio["path"])
+
+
 class Recordings:
     """Clips of recordings by index, decoded by threads ahead of whoever asks for them.
 
-    A file that cannot be read is named in the log, counted, and its place taken by the next file of that pass.
+    A file that cannot be read is named in the log, counted, and its place taken by the next file of that pass. A data
+    set that is streamed is taken in its own order, which nobody can know the end of; any other in a new one each pass.
 
     Args:
         recipe: Which recordings, and how clips are cut.
@@ -94,9 +149,9 @@ class Recordings:
     """
 
     def __init__(self, recipe: RecordingsRecipe, seed: int) -> None:
-        folder = Path(recipe.folder)
         self.recipe, self.seed = recipe, seed
-        self.files = SavedDataset(folder) if (folder / "state.json").is_file() else FolderOfFiles(folder)
+        self.files = _open(recipe)
+        self.num_files = None if isinstance(self.files, StreamedDataset) else len(self.files)
         self.unreadable: dict[int, AudioFileError] = {}
         self._lock = threading.Lock()
         self._pool = ThreadPoolExecutor(max_workers=min(_MOST_THREADS, os.cpu_count() or 1))
@@ -124,16 +179,22 @@ class Recordings:
         Raises:
             AudioFileError: as `waveforms`.
         """
-        one_pass, place = divmod(index, len(self.files))
-        order = self._order(one_pass)
-        for position in order[place:] + order[:place]:
+        for position in self._positions(index):
             waveform = self._read(position)
             if waveform is not None:
                 return self._cut(waveform, index)
         raise AudioFileError(self.recipe.folder, "none of its recordings can be read", "See the log for each.")
 
+    def _positions(self, index: int) -> Sequence[int]:
+        """Where the clip is taken from, and where instead if that cannot be read."""
+        if self.num_files is None:
+            return range(index, index + self.recipe.max_unreadable + 1)
+        one_pass, place = divmod(index, self.num_files)
+        order = self._order(one_pass)
+        return order[place:] + order[:place]
+
     def _new_order(self, one_pass: int) -> list[int]:
-        return uniform(self.seed, torch.arange(len(self.files)), f"order of pass {one_pass}").argsort().tolist()
+        return uniform(self.seed, torch.arange(self.num_files or 0), f"order of pass {one_pass}").argsort().tolist()
 
     def _read(self, position: int) -> Tensor | None:
         """The whole recording at a position, or None if it cannot be read."""
@@ -153,9 +214,10 @@ class Recordings:
                 logger.warning("Skipped %s: %s", name, error)
             if len(self.unreadable) > self.recipe.max_unreadable:
                 listing = "\n".join(f"  {failure}" for failure in self.unreadable.values())
+                of_how_many = f" of {self.num_files}" if self.num_files else ""
                 raise AudioFileError(
                     self.recipe.folder,
-                    f"{len(self.unreadable)} of {len(self.files)} recordings cannot be read",
+                    f"{len(self.unreadable)}{of_how_many} recordings cannot be read",
                     f"Replace them, or raise recordings.max_unreadable.\n{listing}",
                 )
 
@@ -171,9 +233,18 @@ class Recordings:
         """What was read: the folder's own name, the number of recordings and a digest of their names and sizes."""
         return {
             "recordings": Path(self.recipe.folder).name,
-            "num_recordings": len(self.files),
+            "num_recordings": self.num_files,
             "recordings_digest": self.files.digest,
         }
+
+
+def _open(recipe: RecordingsRecipe) -> FolderOfFiles | SavedDataset | StreamedDataset:
+    folder = Path(recipe.folder)
+    if recipe.split is not None:
+        return StreamedDataset(recipe.folder, recipe.split)
+    if (folder / "dataset_dict.json").is_file():
+        raise ValueError(f"{folder} holds several splits; name one of them, such as {folder / 'train'}.")
+    return SavedDataset(folder) if (folder / "state.json").is_file() else FolderOfFiles(folder)
 
 
 class RecordingsSource:

@@ -1,5 +1,7 @@
 import json
+import shutil
 
+import datasets
 import numpy as np
 import pytest
 import soundfile
@@ -9,6 +11,7 @@ from huggingface_hub import ModelCard
 from audiopg.data_scripts.audio_files import AudioFileError, read_audio
 from audiopg.modeling.modeling_audiopg import AudioPGForPreTraining
 from audiopg.modeling.spectrogram_audiopg import log_mel_spectrogram
+from audiopg.training import recordings as recordings_module
 from audiopg.training.arguments import RecordingsRecipe
 from audiopg.training.export import export_run
 from audiopg.training.pretrain import main, pretrain
@@ -126,6 +129,62 @@ def test_a_saved_data_set_gives_the_clips_of_the_files_that_it_was_made_of(folde
     table.save_to_disk(tmp_path / "saved")
     saved = recordings(tmp_path / "saved").waveforms(torch.arange(8))
     assert torch.equal(saved, recordings(folder).waveforms(torch.arange(8)))
+
+
+@pytest.fixture
+def streamed(folder, tmp_path):
+    """A data set of the same recordings as a folder of Parquet, as the Hub has it, and the names of their files."""
+    paths = sorted(path for path in folder.rglob("*.*") if path.suffix != ".txt")
+    rows = [{"bytes": path.read_bytes(), "path": path.name} for path in paths]
+    (tmp_path / "hub").mkdir()
+    datasets.Dataset.from_dict({"audio": rows}).to_parquet(tmp_path / "hub" / "train-00000-of-00001.parquet")
+    return tmp_path / "hub", paths
+
+
+def test_a_data_set_is_streamed_in_its_own_order_pass_after_pass(streamed):
+    hub, paths = streamed
+    source = recordings(hub, split="train")
+    clips = source.waveforms(torch.arange(2 * NUM_FILES))
+    for index, clip in enumerate(clips):
+        whole = read_audio(paths[index % NUM_FILES], 16000)
+        assert clip.shape == (NUM_SAMPLES,)
+        if len(whole) > NUM_SAMPLES:
+            assert any(torch.equal(clip, part) for part in whole.unfold(0, NUM_SAMPLES, 1))
+    assert torch.equal(source.waveforms(torch.arange(3, 5)), clips[3:5])  # from before: the stream begins anew
+    assert torch.equal(recordings(hub, split="train").waveforms(torch.tensor([7])), clips[7:8])
+    assert source.description()["num_recordings"] is None
+
+
+def test_a_row_from_long_ago_begins_the_stream_anew(streamed, monkeypatch):
+    monkeypatch.setattr(recordings_module, "_ROWS_KEPT", 2)
+    source = recordings(streamed[0], split="train")
+    first = source.waveforms(torch.tensor([0]))
+    source.waveforms(torch.tensor([9]))
+    assert torch.equal(source.waveforms(torch.tensor([0])), first)
+
+
+def test_a_stopped_run_over_a_stream_goes_on_with_the_same_clips(streamed, tmp_path, toy_recipe):
+    values = {"recordings": {"folder": str(streamed[0]), "split": "train", "duration": DURATION}, "preset": ""}
+    whole = pretrain(toy_recipe(**values, synthesis={}), tmp_path / "whole")
+    shutil.copytree(tmp_path / "whole", tmp_path / "cut")
+    (tmp_path / "cut" / "run.json").unlink()
+    shutil.rmtree(tmp_path / "cut" / "checkpoints" / "step_00000006")
+    assert pretrain(toy_recipe(**values, synthesis={}), tmp_path / "cut")["loss"] == whole["loss"]
+    export_run(tmp_path / "whole", tmp_path / "hub_folder")
+    assert "streamed recordings of `hub`" in (tmp_path / "hub_folder" / "README.md").read_text()
+
+
+def test_a_data_set_of_several_splits_asks_for_one(folder, tmp_path):
+    rows = datasets.Dataset.from_dict({"audio": ["a"]})
+    datasets.DatasetDict({"train": rows}).save_to_disk(tmp_path / "saved")
+    with pytest.raises(ValueError, match="holds several splits; name one of them"):
+        recordings(tmp_path / "saved")
+
+
+def test_a_stream_without_a_column_of_audio_is_refused(tmp_path):
+    datasets.Dataset.from_dict({"sound": ["a"]}).to_parquet(tmp_path / "train.parquet")
+    with pytest.raises(ValueError, match=r"needs a column `audio`, and has \['sound'\]"):
+        recordings(tmp_path, split="train")
 
 
 def test_the_real_data_reference_measures_its_own_statistics_and_says_so(folder, tmp_path, toy_recipe):
