@@ -153,7 +153,8 @@ def build_model(recipe: PretrainingRecipe) -> AudioPGForPreTraining:
     torch.manual_seed(recipe.seed)
     if recipe.init_from is None:
         return AudioPGForPreTraining(config)
-    model, report = AudioPGForPreTraining.from_pretrained(recipe.init_from, output_loading_info=True)
+    loaded: Any = AudioPGForPreTraining.from_pretrained(recipe.init_from, output_loading_info=True)
+    model, report = loaded
     if report["missing_keys"]:
         raise ValueError(
             f"init_from is a pre-trained model with its decoder, got {recipe.init_from} without "
