@@ -54,7 +54,7 @@ def adsr(start: Tensor, attack: Tensor, decay: Tensor, length: Tensor, *, num_sa
     fall = (1 - RELEASE_LEVEL) / decay
     # A few samples may be rounded to less than attack and decay: no release is left then, not a rising one.
     fade = RELEASE_LEVEL / (length - attack - decay).clamp(min=1e-3)
-    decaying = torch.addcmul(1 + fall * attack, time, -fall)
+    decaying = (time - attack).mul_(-fall).add_(1)  # exactly 1 at the peak
     releasing = (time - length).mul_(-fade)
     falling = torch.where(time < attack + decay, decaying, releasing)
     # Outside the event the attack or the release is negative.
