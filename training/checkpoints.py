@@ -39,7 +39,8 @@ logger = logging.getLogger(__name__)
 MANIFEST, WEIGHTS, OPTIMIZER = "manifest.json", "model.safetensors", "optimizer.pt"
 
 MAY_CHANGE = frozenset(
-    {"micro_batch_size", "compile", "max_minutes", "log_every", "checkpoint_every", "keep_checkpoints", "milestones"}
+    {"name", "description", "micro_batch_size", "compile", "max_minutes"}
+    | {"log_every", "checkpoint_every", "keep_checkpoints", "milestones"}
 )
 """Fields of a recipe that move neither clips nor masks nor the schedule: a run may go on with others."""
 
