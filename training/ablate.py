@@ -1,46 +1,59 @@
 """Which ingredient taught what: a grid of recipes, each pre-trained and probed on real sounds by one protocol.
 
-    python training/ablate.py ladder --esc50_dir FOLDER [--output_dir ablations/ladder]
+    python training/ablate.py ladder --esc50_dir FOLDER [--processes 2] [--output_dir ablations]
     python training/ablate.py events --esc50_dir FOLDER --seeds "[0, 1, 2]" --overrides.num_clips 40000
 
-A grid names a base recipe, what every cell changes, and the cells. Each cell is pre-trained with each seed; frozen
-embeddings are then read by a linear probe over the official folds. The same command goes on where it was stopped:
-finished cells are kept, and one that was cut short goes on from its checkpoint. `table.md` and `results.json` have
-accuracies, differences to the grid's reference cell with intervals, a random encoder, the log-mel, and the paper's
-figures beside.
+A grid names a base recipe, what every cell changes, and the cells. Each cell is pre-trained with each seed; from its
+frozen embeddings, a linear probe reads the classes of real sounds over the official folds, and ridge regression the
+factors of held-out synthesized clips. A run is kept under a name made of all that defines it, `runs/KEY`: the same
+command goes on where it was stopped, and grids that share a cell share its runs. `GRID/` then holds `table.md`,
+`results.json` and `chart.png`: accuracies, differences to the grid's reference cell with intervals, a random encoder,
+the log-mel, and the paper's figures beside.
 """
 
 import argparse
 import dataclasses
 import json
+import multiprocessing
+import os
 import shlex
+import signal
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from safetensors.torch import load_file
+from tqdm import tqdm
 from transformers.utils import logging
 
 from audiopg.data_scripts.audio_files import read_audio_files
 from audiopg.data_scripts.benchmarks import load_esc50
+from audiopg.data_scripts.synthesis import get_preset
 from audiopg.modeling.configuration_audiopg import AudioPGConfig
 from audiopg.modeling.feature_extraction_audiopg import AudioPGFeatureExtractor
 from audiopg.modeling.modeling_audiopg import AudioPGForPreTraining, AudioPGModel
+from audiopg.training.ablation_report import LOG_MEL, RANDOM, draw_ablation, format_table, summarise
+from audiopg.training.analysis_figures import save_both
 from audiopg.training.arguments import RECIPES, PretrainingRecipe, load_recipe, parse_overrides
 from audiopg.training.building import build_feature_extractor
 from audiopg.training.checkpoints import WEIGHTS, checkpoints_of, fingerprint, write_atomically
+from audiopg.training.factors import factor_clips
 from audiopg.training.pretrain import pretrain
-from audiopg.training.probe import embed, linear_probe, log_mel_features, random_encoder
+from audiopg.training.probe import decode_factors, embed, linear_probe, log_mel_features, random_encoder
 from audiopg.training.provenance import environment
-from audiopg.training.scores import mean_and_interval
 
 GRIDS = RECIPES / "ablations"
-RANDOM, LOG_MEL = "random encoder", "log-mel mean and deviation"
+FACTOR_PRESET = "reference"
+"""Whose clips the factors are decoded from, whatever the encoder was trained on."""
+
+NUM_TRAINING_CLIPS, NUM_TEST_CLIPS = 600, 300
 
 
 @dataclass(frozen=True)
@@ -57,6 +70,8 @@ class AblationGrid:
         cells: By name: `overrides` of the recipe, and, where there are any, the `paper`'s figures as text.
         overrides: Of the recipe, in every cell.
         seeds: Of clips, masks and initial weights; every cell runs with each.
+        test_folds: Folds whose accuracy counts; all if empty. A grid from which something is to be chosen leaves some
+            out, for the choice to be confirmed on.
     """
 
     name: str
@@ -66,6 +81,7 @@ class AblationGrid:
     cells: dict[str, Any]
     overrides: dict[str, Any] = field(default_factory=dict)
     seeds: list[int] = field(default_factory=lambda: [0, 1])
+    test_folds: list[int] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         """Refuse what cannot be compared."""
@@ -125,36 +141,53 @@ def load_grid(name: str, overrides: dict[str, Any] | None = None) -> AblationGri
 
 @dataclass(frozen=True)
 class Benchmark:
-    """Real recordings in memory, and how to read features of them.
+    """Real recordings in memory.
 
     Args:
         name: Of the data set.
         waveforms: At the sampling rate of the encoders, each `(samples,)`.
         labels: Class of each clip.
         folds: Official fold of each clip.
-        device: Where encoders run.
     """
 
     name: str
     waveforms: Sequence[Any]
     labels: np.ndarray
     folds: np.ndarray
-    device: str
 
     @classmethod
-    def read(cls, folder: Path, sampling_rate: int, device: str) -> "Benchmark":
-        """Read a folder in ESC-50's layout."""
+    @cache
+    def read(cls, folder: Path, sampling_rate: int) -> "Benchmark":
+        """Read a folder in ESC-50's layout, once in a process."""
         dataset = load_esc50(folder)
         waveforms = read_audio_files(dataset["audio"], sampling_rate)
-        return cls(dataset.info.dataset_name, waveforms, np.array(dataset["label"]), np.array(dataset["fold"]), device)
+        return cls(dataset.info.dataset_name, waveforms, np.array(dataset["label"]), np.array(dataset["fold"]))
 
-    def probe(self, features: np.ndarray) -> list[float]:
-        """Accuracy of the linear probe in each fold."""
-        return linear_probe(features, self.labels, self.folds)["fold_accuracies"]
 
-    def probe_encoder(self, model: Any, feature_extractor: AudioPGFeatureExtractor) -> list[float]:
-        """Accuracy of the linear probe on frozen embeddings in each fold."""
-        return self.probe(embed(model, feature_extractor, self.waveforms, device=self.device))
+def measure(
+    features_of: Callable[[Sequence[Any]], np.ndarray], recipe: PretrainingRecipe, benchmark: Benchmark
+) -> dict[str, Any]:
+    """What frozen features tell.
+
+    Args:
+        features_of: Waveforms to features, `(clips, features)`.
+        recipe: Of the run; the factors are decoded from clips as long as those that it was trained on.
+        benchmark: To probe on.
+
+    Returns:
+        `fold_accuracies` of the linear probe, and `factors`: R^2 of frequency, level and onset.
+    """
+    lengths = {"duration": (recipe.recordings or recipe.synthesis).get("duration")}
+    overrides = {name: value for name, value in lengths.items() if value is not None}
+    clips = factor_clips(get_preset(FACTOR_PRESET, **overrides), NUM_TRAINING_CLIPS + NUM_TEST_CLIPS)
+    features, targets = features_of(list(clips.waveforms)), np.stack(list(clips.factors.values()), axis=1)
+    cut = NUM_TRAINING_CLIPS
+    scores = decode_factors(features[:cut], targets[:cut], features[cut:], targets[cut:])
+    accuracies = linear_probe(features_of(benchmark.waveforms), benchmark.labels, benchmark.folds)["fold_accuracies"]
+    return {
+        "fold_accuracies": accuracies,
+        "factors": dict(zip(clips.factors, scores.round(4).tolist(), strict=True)),
+    }
 
 
 def load_encoder(recipe: PretrainingRecipe, run_folder: Path) -> tuple[AudioPGModel, AudioPGFeatureExtractor]:
@@ -165,12 +198,24 @@ def load_encoder(recipe: PretrainingRecipe, run_folder: Path) -> tuple[AudioPGMo
     return model.audiopg, build_feature_extractor(recipe, statistics)
 
 
+def run_key(recipe: PretrainingRecipe) -> str:
+    """A name for a run, equal for recipes that give the same encoder.
+
+    Example:
+        >>> recipe = load_recipe(PretrainingRecipe, "tiny")
+        >>> run_key(recipe) == run_key(dataclasses.replace(recipe, name="another"))
+        True
+    """
+    limit = "" if recipe.max_minutes is None else f"-{recipe.max_minutes:g}min"
+    return fingerprint(recipe) + limit
+
+
 def kept_or_made(path: Path, key: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     """A result that an earlier call left, or else a new one, which is left for the next.
 
     Args:
         path: JSON file of the result.
-        key: What defines it; a result of another key is not taken.
+        key: What it was measured on; a result of another key is not taken.
         make: Makes it.
 
     Returns:
@@ -182,7 +227,7 @@ def kept_or_made(path: Path, key: str, make: Callable[[], dict[str, Any]]) -> di
     if path.exists():
         kept = json.loads(path.read_text(encoding="utf-8"))
         if kept["key"] != key:
-            raise ValueError(f"{path} was made from another recipe or data set; choose another --output_dir.")
+            raise ValueError(f"{path} was measured on {kept['key']}, not {key}; choose another --output_dir.")
         return kept
     made = {"key": key, **make()}
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -190,201 +235,201 @@ def kept_or_made(path: Path, key: str, make: Callable[[], dict[str, Any]]) -> di
     return made
 
 
-def run_cell(recipe: PretrainingRecipe, benchmark: Benchmark, folder: Path) -> dict[str, Any]:
-    """Pre-train and probe, or take what is there.
+@dataclass(frozen=True)
+class Job:
+    """One run: a cell of a grid with one seed.
 
     Args:
-        recipe: Of the cell, with its seed.
-        benchmark: To probe on.
-        folder: Of the cell and seed.
+        recipe: What to pre-train.
+        folder: Where it goes, with its measurements.
+        esc50_dir: A folder in ESC-50's layout.
+        device: Where encoders are probed.
+    """
 
-    Returns:
-        `fold_accuracies`, `clips`, `loss`, `pretraining_seconds` and `probe_seconds`.
+    recipe: PretrainingRecipe
+    folder: Path
+    esc50_dir: Path
+    device: str
+
+    def benchmark(self) -> Benchmark:
+        """The recordings, at the rate of the encoder."""
+        # The rate of an extractor does not depend on its statistics, which are measured when a run begins.
+        unmeasured = {"window": "hann", "mean": 0.0, "std": 1.0}
+        return Benchmark.read(self.esc50_dir, build_feature_extractor(self.recipe, unmeasured).sampling_rate)
+
+    def run(self) -> dict[str, Any]:
+        """Pre-train and probe, or take what is there.
+
+        Returns:
+            `fold_accuracies`, `factors`, `clips`, `loss`, `pretraining_seconds`, `probe_seconds`, the environment.
+
+        Raises:
+            KeyboardInterrupt: if pre-training was asked to stop; the same command goes on.
+            ValueError: if the folder belongs to another data set.
+        """
+        benchmark = self.benchmark()
+
+        def make() -> dict[str, Any]:
+            facts = pretrain(self.recipe, self.folder / "run")
+            if not facts["finished"]:
+                raise KeyboardInterrupt
+            started = time.perf_counter()
+            model, extractor = load_encoder(self.recipe, self.folder / "run")
+            found = measure(lambda clips: embed(model, extractor, clips, device=self.device), self.recipe, benchmark)
+            return {
+                **found,
+                **{name: facts[name] for name in ("clips", "loss")},
+                "pretraining_seconds": facts["seconds"],
+                "pretraining_commit": facts["commit"],
+                "probe_seconds": round(time.perf_counter() - started, 1),
+                **environment(),
+            }
+
+        return kept_or_made(self.folder / "result.json", benchmark.name, make)
+
+    def random_encoder(self, seed: int) -> dict[str, Any]:
+        """What an encoder of the same shape reaches that has learnt nothing."""
+        benchmark = self.benchmark()
+
+        def make() -> dict[str, Any]:
+            model, extractor = load_encoder(self.recipe, self.folder / "run")
+            untrained = random_encoder(model, seed)
+            return measure(
+                lambda clips: embed(untrained, extractor, clips, device=self.device), self.recipe, benchmark
+            )
+
+        return kept_or_made(self.folder / f"random_{seed}.json", benchmark.name, make)
+
+    def log_mel(self) -> dict[str, Any]:
+        """What the log-mel's mean and deviation reach without any encoder."""
+        benchmark = self.benchmark()
+
+        def make() -> dict[str, Any]:
+            _, extractor = load_encoder(self.recipe, self.folder / "run")
+            return measure(
+                lambda clips: log_mel_features(extractor, clips, device=self.device), self.recipe, benchmark
+            )
+
+        return kept_or_made(self.folder / "log_mel.json", benchmark.name, make)
+
+
+_stopping: Any = None
+"""Of a worker: an event that says that no further run is to begin."""
+
+
+def _begin_worker(processes: int, stopping: Any) -> None:
+    """A fair share of the threads for this process."""
+    global _stopping  # the one way in for what cannot be pickled
+    _stopping = stopping
+    torch.set_num_threads(max(1, torch.get_num_threads() // processes))
+    logging.set_verbosity_error()
+
+
+def _run_quietly(job: Job) -> dict[str, Any] | None:
+    """Run a job with what it prints going to `log.txt` of its folder; None if it was asked to stop."""
+    if _stopping.is_set():
+        return None
+    job.folder.mkdir(parents=True, exist_ok=True)
+    with (job.folder / "log.txt").open("a", encoding="utf-8") as log:
+        for stream in (sys.stdout, sys.stderr):
+            os.dup2(log.fileno(), stream.fileno())
+    try:
+        return job.run()
+    except KeyboardInterrupt:
+        return None
+
+
+def run_all(jobs: Sequence[Job], processes: int) -> Iterator[dict[str, Any]]:
+    """Results of all jobs, in their order.
+
+    Args:
+        jobs: What to run.
+        processes: How many at a time. On a CPU, one per core gets more done than all cores on one; each writes what
+            it has to say to `log.txt` of its folder.
 
     Raises:
-        KeyboardInterrupt: if pre-training was asked to stop; the same command goes on.
-        ValueError: if the folder belongs to another recipe or data set.
+        KeyboardInterrupt: if it was asked to stop; runs that had begun are at a checkpoint.
     """
-
-    def make() -> dict[str, Any]:
-        facts = pretrain(recipe, folder / "run")
-        if not facts["finished"]:
-            raise KeyboardInterrupt
-        started = time.perf_counter()
-        accuracies = benchmark.probe_encoder(*load_encoder(recipe, folder / "run"))
-        return {
-            "fold_accuracies": accuracies,
-            **{name: facts[name] for name in ("clips", "loss")},
-            "pretraining_seconds": facts["seconds"],
-            "probe_seconds": round(time.perf_counter() - started, 1),
-            **environment(),
-        }
-
-    return kept_or_made(folder / "result.json", f"{fingerprint(recipe)} {benchmark.name}", make)
-
-
-def run_baselines(grid: AblationGrid, benchmark: Benchmark, folder: Path) -> dict[str, list[dict[str, Any]]]:
-    """What no pre-training reaches: random encoders of the reference cell's shape, and the log-mel.
-
-    Returns:
-        Results by name, one per seed, of the log-mel a single one.
-    """
-    recipe = grid.recipe(grid.reference, grid.seeds[0])
-    run_folder = folder / "cells" / grid.reference / f"seed_{grid.seeds[0]}" / "run"
-
-    def of_random(seed: int) -> dict[str, Any]:
-        encoder, extractor = load_encoder(recipe, run_folder)
-        return {"fold_accuracies": benchmark.probe_encoder(random_encoder(encoder, seed), extractor)}
-
-    def of_log_mel() -> dict[str, Any]:
-        _, extractor = load_encoder(recipe, run_folder)
-        features = log_mel_features(extractor, benchmark.waveforms, device=benchmark.device)
-        return {"fold_accuracies": benchmark.probe(features)}
-
-    key, baselines = f"{fingerprint(recipe)} {benchmark.name}", folder / "baselines"
-    return {
-        RANDOM: [
-            kept_or_made(baselines / f"random_{seed}.json", key, lambda seed=seed: of_random(seed))  # type: ignore[misc]
-            for seed in grid.seeds
-        ],
-        LOG_MEL: [kept_or_made(baselines / "log_mel.json", key, of_log_mel)],
-    }
+    if processes == 1:
+        yield from (job.run() for job in jobs)
+        return
+    context = multiprocessing.get_context("spawn")
+    stopping, terminated = context.Event(), signal.signal(signal.SIGTERM, _stop_children)
+    with ProcessPoolExecutor(processes, context, _begin_worker, (processes, stopping)) as pool:
+        try:
+            for result in tqdm(pool.map(_run_quietly, jobs), total=len(jobs), desc="Runs", unit="run", disable=None):
+                if result is None:
+                    raise KeyboardInterrupt
+                yield result
+        except KeyboardInterrupt:
+            stopping.set()  # the terminal, or _stop_children, has told those that run
+            raise
+        except Exception:
+            stopping.set()
+            _terminate_children()
+            raise
+        finally:
+            signal.signal(signal.SIGTERM, terminated)
 
 
-def summarise(
-    results: Mapping[str, Sequence[Mapping[str, Any]]], reference: str
-) -> dict[str, dict[str, dict[str, float | None]]]:
-    """Accuracy of every cell and its difference to the reference.
-
-    Both intervals are Student's, 95 %. That of the accuracy is over seeds, each the mean of its folds. That of the
-    difference is over all pairs of seed and fold: the cells are tested on the same clips, so that the fold's
-    difficulty, most of the spread, drops out. Folds share training clips, so it is a guide and no proof.
-
-    Args:
-        results: By cell, one result per seed, in the same order, each with `fold_accuracies`.
-        reference: The cell to compare with.
-
-    Returns:
-        For each cell `accuracy` and `difference`, as from `mean_and_interval`. A cell of one result is compared
-        with every seed.
-
-    Example:
-        >>> cells = {"a": [{"fold_accuracies": [0.5, 0.7]}], "b": [{"fold_accuracies": [0.6, 0.8]}]}
-        >>> round(summarise(cells, "a")["b"]["difference"]["low"], 3)
-        0.1
-    """
-    accuracies = {name: np.array([r["fold_accuracies"] for r in found]) for name, found in results.items()}
-    return {
-        name: {
-            "accuracy": mean_and_interval(folds.mean(axis=1).tolist()),
-            "difference": mean_and_interval((folds - accuracies[reference]).ravel().tolist()),
-        }
-        for name, folds in accuracies.items()
-    }
+def _terminate_children() -> None:
+    for child in multiprocessing.active_children():
+        child.terminate()  # a request: pre-training saves a checkpoint first
 
 
-def is_beyond_spread(difference: Mapping[str, float | None]) -> bool:
-    """Whether an interval of a difference leaves zero out.
-
-    Example:
-        >>> is_beyond_spread({"mean": 0.1, "low": -0.1, "high": 0.3})
-        False
-    """
-    low, high = difference["low"], difference["high"]
-    return low is not None and high is not None and (low > 0 or high < 0)
+def _stop_children(_number: int, _frame: object) -> None:
+    _terminate_children()
+    raise KeyboardInterrupt
 
 
-def verdict(difference: Mapping[str, float | None], num_seeds: int) -> str:
-    """Whether a difference is larger than its spread, in a word; one seed cannot say, however many folds it has.
-
-    Example:
-        >>> verdict({"mean": 0.1, "low": 0.05, "high": 0.15}, num_seeds=1)
-        'one seed'
-    """
-    if num_seeds < 2:
-        return "one seed"
-    return "yes" if is_beyond_spread(difference) else "no"
-
-
-def format_table(grid: AblationGrid, results: Mapping[str, Sequence[Mapping[str, Any]]], benchmark_name: str) -> str:
-    """All cells as a Markdown table, in per cent."""
-    lines = [
-        f"| {grid.name} | clips | minutes | {benchmark_name}, linear probe | difference to {grid.reference} "
-        "| beyond its spread | paper, fine-tuned |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for name, found in summarise(results, grid.reference).items():
-        accuracy, difference = found["accuracy"], found["difference"]
-        runs, trained = results[name], "clips" in results[name][0]
-        minutes = np.mean([run["pretraining_seconds"] for run in runs]) / 60 if trained else 0.0
-        spread = "" if accuracy["std"] is None else f" ± {100 * accuracy['std']:.2f}"
-        interval = (
-            "" if difference["low"] is None else f" [{_percent(difference, 'low')}, {_percent(difference, 'high')}]"
-        )
-        is_other = name != grid.reference
-        cells = [
-            name,
-            f"{np.mean([run['clips'] for run in runs]):.0f}" if trained else "0",
-            f"{minutes:.1f}",
-            f"{_percent(accuracy, 'mean', sign=False)}{spread} ({len(runs)})",
-            f"{_percent(difference, 'mean')}{interval}" if is_other else "",
-            verdict(difference, len(grid.seeds)) if is_other else "",
-            str(grid.cells.get(name, {}).get("paper", "")),
-        ]
-        lines.append("| " + " | ".join(cells) + " |")
-    seeds = ", ".join(map(str, grid.seeds))
-    lines += [
-        "",
-        f"Mean ± standard deviation over seeds {seeds}, their number in brackets; 95 % intervals by seed and fold.",
-    ]
-    return "\n".join(lines) + "\n"
-
-
-def _percent(found: Mapping[str, float | None], name: str, *, sign: bool = True) -> str:
-    value = 100 * (found[name] or 0.0)
-    return f"{value:+.2f}" if sign else f"{value:.2f}"
-
-
-def ablate(grid: AblationGrid, esc50_dir: Path, output_dir: Path, command: str, device: str) -> dict[str, Any]:
+def ablate(
+    grid: AblationGrid, esc50_dir: Path, output_dir: Path, command: str, device: str, processes: int = 1
+) -> dict[str, Any]:
     """Run what is missing of a grid, seed by seed, so that an early stop leaves whole comparisons.
 
     Args:
         grid: What to run.
         esc50_dir: A folder in ESC-50's layout.
-        output_dir: Receives `cells/NAME/seed_N/`, `baselines/`, `results.json` and `table.md`.
+        output_dir: Receives `runs/KEY/`, and `GRID/` with `results.json`, `table.md`, `chart.png` and `chart.svg`.
         command: What a reader would type for the same.
         device: Where encoders are probed.
+        processes: Runs at a time.
 
     Returns:
         What `results.json` holds.
 
     Raises:
         KeyboardInterrupt: if it was asked to stop.
-        ValueError: if `output_dir` belongs to another grid or data set.
+        ValueError: if there is no such test fold, or `output_dir` holds results of another data set.
     """
-    # The rate of an extractor does not depend on its statistics, which are measured when a cell begins.
-    unmeasured = {"window": "hann", "mean": 0.0, "std": 1.0}
-    recipes = [grid.recipe(name, grid.seeds[0]) for name in grid.cells]
-    sampling_rates = {build_feature_extractor(recipe, unmeasured).sampling_rate for recipe in recipes}
-    if len(sampling_rates) > 1:
-        raise ValueError(f"Cells of one grid have one sampling rate, got {sorted(sampling_rates)}.")
-    benchmark = Benchmark.read(esc50_dir, sampling_rates.pop(), device)
+    recipes = [grid.recipe(name, seed) for seed in grid.seeds for name in grid.cells]
+    jobs = [Job(recipe, output_dir / "runs" / run_key(recipe), esc50_dir, device) for recipe in recipes]
+    reference = jobs[list(grid.cells).index(grid.reference)]
+    benchmark = reference.benchmark()
+    folds = np.unique(benchmark.folds).tolist()
+    if unknown := sorted(set(grid.test_folds) - set(folds)):
+        raise ValueError(f"test_folds are some of {folds}, those of {benchmark.name}; got {unknown}.")
     results: dict[str, list[dict[str, Any]]] = {name: [] for name in grid.cells}
-    for seed in grid.seeds:
-        for name, found in results.items():
-            found.append(run_cell(grid.recipe(name, seed), benchmark, output_dir / "cells" / name / f"seed_{seed}"))
-    results |= run_baselines(grid, benchmark, output_dir)
+    for name, result in zip(list(grid.cells) * len(grid.seeds), run_all(jobs, processes), strict=True):
+        results[name].append(result)
+    results[RANDOM] = [reference.random_encoder(seed) for seed in grid.seeds]
+    results[LOG_MEL] = [reference.log_mel()]
+    tested = [folds.index(fold) for fold in grid.test_folds] or None
     report = {
         "grid": dataclasses.asdict(grid),
         "benchmark": benchmark.name,
         "num_clips": len(benchmark.labels),
+        "folds": folds,
         "command": command,
         **environment(),
         "results": results,
-        "summary": summarise(results, grid.reference),
+        "summary": summarise(results, grid.reference, tested),
     }
-    write_atomically(output_dir / "results.json", json.dumps(report, indent=2) + "\n")
-    write_atomically(output_dir / "table.md", format_table(grid, results, benchmark.name))
+    folder = output_dir / grid.name
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomically(folder / "results.json", json.dumps(report, indent=2) + "\n")
+    write_atomically(folder / "table.md", format_table(report))
+    save_both(draw_ablation(report), folder, "chart")
     return report
 
 
@@ -395,20 +440,23 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("grid", help="a YAML file, or the name of a grid of the package, such as ladder")
     parser.add_argument("--esc50_dir", type=Path, required=True, help="folder that holds meta/esc50.csv and audio/")
-    parser.add_argument("--output_dir", type=Path, help="default ablations/NAME")
+    parser.add_argument("--output_dir", type=Path, default=Path("ablations"), help="default ablations")
+    parser.add_argument("--processes", type=int, default=1, help="runs at a time; on a CPU, as many as it has cores")
     known, rest = parser.parse_known_args(arguments)
+    if known.processes < 1:
+        parser.error(f"--processes is 1 or more, got {known.processes}.")
     logging.set_verbosity_error()
     words = sys.argv[1:] if arguments is None else arguments
     try:
         grid = load_grid(known.grid, parse_overrides(rest))
-        output_dir = known.output_dir or Path("ablations") / grid.name
         command = shlex.join(["python", "training/ablate.py", *words])
-        ablate(grid, known.esc50_dir, output_dir, command, "cuda" if torch.cuda.is_available() else "cpu")
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        ablate(grid, known.esc50_dir, known.output_dir, command, device, known.processes)
     except (OSError, ValueError) as error:
         parser.exit(2, f"{parser.prog}: {error}\n")
     except KeyboardInterrupt:
         parser.exit(130, f"{parser.prog}: stopped; the same command goes on.\n")
-    sys.stdout.write((output_dir / "table.md").read_text(encoding="utf-8"))
+    sys.stdout.write((known.output_dir / grid.name / "table.md").read_text(encoding="utf-8"))
 
 
 if __name__ == "__main__":

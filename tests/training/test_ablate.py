@@ -3,15 +3,18 @@
 import csv
 import dataclasses
 import json
+import shutil
 
 import numpy as np
 import pytest
 import soundfile
+import torch
 import yaml
 from scipy.stats import ttest_rel
 
 from audiopg.training import ablate as ablation
-from audiopg.training.ablate import GRIDS, LOG_MEL, RANDOM, AblationGrid, is_beyond_spread, load_grid, main, summarise
+from audiopg.training.ablate import GRIDS, AblationGrid, load_grid, main
+from audiopg.training.ablation_report import LOG_MEL, RANDOM, is_beyond_spread, summarise
 
 
 def write_recordings(folder):
@@ -57,6 +60,10 @@ def test_every_grid_of_the_package_is_sound(path):
     assert all(recipe.seed == 3 for recipe in recipes.values())
 
 
+def results_of(tmp_path, grid="toy"):
+    return json.loads((tmp_path / "out" / grid / "results.json").read_text())
+
+
 def test_a_grid_runs_is_interrupted_and_goes_on_with_what_is_missing(toy_grid, tmp_path, monkeypatch, capsys):
     trained, real = [], ablation.pretrain
 
@@ -72,18 +79,64 @@ def test_a_grid_runs_is_interrupted_and_goes_on_with_what_is_missing(toy_grid, t
 
     main(toy_grid)
     assert trained[3:] == [("toy-sine", 1), ("toy-full", 1)]
-    table = capsys.readouterr().out
-    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    table, results = capsys.readouterr().out, results_of(tmp_path)
     assert list(results["results"]) == ["sine", "full", RANDOM, LOG_MEL]
     assert [len(found) for found in results["results"].values()] == [2, 2, 2, 1]
     assert results["results"][LOG_MEL][0]["fold_accuracies"] == [1.0, 1.0, 1.0]
-    assert table == (tmp_path / "out" / "table.md").read_text()
+    assert all(set(found[0]["factors"]) == {"frequency", "level", "onset"} for found in results["results"].values())
+    assert table == (tmp_path / "out/toy/table.md").read_text()
     assert table.splitlines()[2].startswith("| sine | 8 |")
     assert table.splitlines()[2].endswith("| 42.25 |")
+    assert (tmp_path / "out/toy/chart.png").stat().st_size > 1000
 
+
+def test_grids_share_the_runs_of_cells_that_they_share_and_may_test_on_some_folds_only(
+    toy_grid, tmp_path, monkeypatch
+):
+    main([*toy_grid, "--seeds", "[0]"])
+    other = yaml.safe_load((tmp_path / "grid.yaml").read_text())
+    other |= {"name": "other", "cells": {"everything": {}, "sine": other["cells"]["sine"]}, "reference": "everything"}
+    (tmp_path / "grid.yaml").write_text(yaml.safe_dump(other, sort_keys=False))
+    monkeypatch.setattr(ablation, "pretrain", lambda recipe, folder: pytest.fail(f"{recipe.name} was there"))
+    main([*toy_grid, "--seeds", "[0]", "--test_folds", "[1, 3]"])
+    first, second = results_of(tmp_path), results_of(tmp_path, "other")
+    assert first["results"]["full"] == second["results"]["everything"]
+    folds = [run["fold_accuracies"] for run in second["results"]["sine"]]
+    assert second["summary"]["sine"]["accuracy"]["mean"] == pytest.approx(np.mean([folds[0][0], folds[0][2]]))
+
+
+def test_runs_side_by_side_give_what_they_give_in_turn(toy_grid, tmp_path, capfd):
+    words = [*toy_grid, "--seeds", "[0]"]
+    main(words)
+    in_turn = results_of(tmp_path)["results"]
+    shutil.rmtree(tmp_path / "out")
+    capfd.readouterr()
+    main([*words, "--processes", "2"])
+    at_once = results_of(tmp_path)["results"]
+    assert [run["loss"] for run in at_once["full"]] == pytest.approx(
+        [run["loss"] for run in in_turn["full"]], rel=1e-5
+    )
+    assert at_once["full"][0]["hardware"].endswith(f"{max(1, torch.get_num_threads() // 2)} threads")
+    assert "clips/s" not in capfd.readouterr().err
+    logs = list((tmp_path / "out/runs").glob("*/log.txt"))
+    assert len(logs) == 2
+    assert all("clips/s" in log.read_text() for log in logs)
+
+
+def test_a_failure_side_by_side_is_told_and_ends_the_others(toy_grid, capsys):
     with pytest.raises(SystemExit):
-        main([*toy_grid, "--overrides.learning_rate", "0.5"])
-    assert "another recipe" in capsys.readouterr().err
+        main([*toy_grid, "--processes", "2", "--overrides.init_from", "nowhere"])
+    assert "nowhere" in capsys.readouterr().err
+
+
+def test_recordings_of_another_data_set_and_folds_that_do_not_exist_are_refused(toy_grid, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        main([*toy_grid, "--test_folds", "[4]"])
+    assert "test_folds are some of [1, 2, 3]" in capsys.readouterr().err
+    path = tmp_path / "result.json"
+    path.write_text(json.dumps({"key": "ESC-10"}))
+    with pytest.raises(ValueError, match="measured on ESC-10, not ESC-50"):
+        ablation.kept_or_made(path, "ESC-50", dict)
 
 
 def test_differences_are_those_of_a_paired_test():
