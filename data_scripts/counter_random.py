@@ -115,7 +115,7 @@ def uniform(seed: int, indices: Tensor, name: str, size: tuple[int, ...] = ()) -
     return ((bits >> 11) & ((1 << 53) - 1)).to(torch.float64) * 2.0**-53
 
 
-def white_noise(keys: Tensor, num_samples: int) -> Tensor:
+def white_noise(keys: Tensor, num_samples: int, first_pair: Tensor | None = None) -> Tensor:
     r"""Uniform white noise in (-1, 1), each sample a hash of (key, position) alone.
 
     $n_j = (h_j + 1/2) / 2^{15}$ with $h_j$ a 16-bit signed half of a 32-bit hash of `(key, j // 2)`. 16 bits are the
@@ -124,6 +124,8 @@ def white_noise(keys: Tensor, num_samples: int) -> Tensor:
     Args:
         keys: int64 of random bits, one per row, shape `(batch,)`; see `random_bits`.
         num_samples: Length of the result.
+        first_pair: Pair of samples that each row begins with, int64, shape `(batch,)`; row i begins with sample
+            `2 * first_pair[i]`. Zeros by default.
 
     Returns:
         float32 of shape `(batch, num_samples)` on the device of `keys`; mean 0, variance 1/3.
@@ -134,7 +136,10 @@ def white_noise(keys: Tensor, num_samples: int) -> Tensor:
         True
     """
     low, high = keys.to(torch.int32)[:, None], (keys >> 32).to(torch.int32)[:, None]
-    words = torch.arange(math.ceil(num_samples / 2), dtype=torch.int32, device=keys.device) * _WEYL_32
+    words = torch.arange(math.ceil(num_samples / 2), dtype=torch.int32, device=keys.device)
+    if first_pair is not None:
+        words = words + first_pair.to(torch.int32)[:, None]
+    words = words * _WEYL_32
     # The second half of the key enters between the rounds, or rows of related keys would be shifted copies.
     words = _xor_shift_(words + low, 16, 32).mul_(_MULTIPLIERS_32[0]).add_(high)
     words = _xor_shift_(words, 15, 32).mul_(_MULTIPLIERS_32[1])

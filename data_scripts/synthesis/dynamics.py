@@ -59,3 +59,24 @@ def adsr(start: Tensor, attack: Tensor, decay: Tensor, length: Tensor, *, num_sa
     falling = torch.where(time < attack + decay, decaying, releasing)
     # Outside the event the attack or the release is negative.
     return torch.minimum(falling, time.div_(attack), out=falling).clamp_(min=0.0)
+
+
+def strikes(start: Tensor, period: Tensor, decay: Tensor, *, num_samples: int) -> Tensor:
+    r"""Level of a sound that is struck again and again: $e^{-(t \bmod T) / \tau}$.
+
+    Args:
+        start: Samples from the first strike to the first sample of the result, int64, shape `(batch,)`.
+        period: T in samples, need not be whole, shape `(batch,)`.
+        decay: $\tau$ in samples, the time in which the level falls to 1/e; shape `(batch,)`.
+        num_samples: Length of the result.
+
+    Returns:
+        float32 in (0, 1], shape `(batch, num_samples)`.
+
+    Example:
+        >>> level = strikes(torch.tensor([0]), torch.tensor([3.0]), torch.tensor([1.0]), num_samples=5)
+        >>> level.round(decimals=3).tolist()
+        [[1.0, 0.368, 0.135, 1.0, 0.368]]
+    """
+    time = start.float()[:, None] + torch.arange(num_samples, device=start.device, dtype=torch.float32)
+    return torch.remainder(time, period.float()[:, None]).div_(-decay.float()[:, None]).exp_()

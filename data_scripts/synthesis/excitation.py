@@ -1,4 +1,4 @@
-r"""Sources of sound in closed form: sums of partials, frequency modulation, pulses. Pure functions of time.
+r"""Sources of sound in closed form: partials, frequency modulation, pulses, bands of noise. Functions of time.
 
 Time is split as t = block + offset. A phase is taken modulo one cycle in float64 at each block and each offset, where
 there are few, and added in float32, where there are many: exact to $10^{-6}$ however long the clip. A sum of sinusoids
@@ -10,7 +10,11 @@ import math
 import torch
 from torch import Tensor
 
+from audiopg.data_scripts.counter_random import white_noise
+
 _BLOCK = 64
+_KNOT_SPACING = 0.5945
+"""Knots of `band_noise` are this far apart, in reciprocal bandwidths: the half-power width of a cosine window."""
 
 
 def _cycles_at_blocks(frequency: Tensor, start: Tensor, num_samples: int, sampling_rate: int) -> Tensor:
@@ -216,3 +220,54 @@ def pulse_partials(is_square: Tensor, num_partials: int) -> Tensor:
     k = torch.arange(1, num_partials + 1, device=is_square.device)
     odd = (k % 2 == 1).float()
     return torch.where(is_square[:, None], 2 * odd, 2 * odd - 1) * (2 / math.pi / k)
+
+
+def band_noise(
+    centre: Tensor, bandwidth: Tensor, keys: Tensor, start: Tensor, *, num_samples: int, sampling_rate: int
+) -> Tensor:
+    r"""Noise in a band: two slow noises on a carrier and on its quadrature (Rice, 1944).
+
+    $x(t) = a(t) \cos(2 \pi f_c t) - b(t) \sin(2 \pi f_c t)$. Both noises are drawn at knots $T = 0.5945 / B$ apart and
+    joined by $a(t) = a_j \cos(\pi u / 2) + a_{j+1} \sin(\pi u / 2)$, $u = t / T - j$, so that the variance is the same
+    between the knots as at them, and the power at $f_c \pm B / 2$ is half of that at the centre. Like everything here
+    it is a function of time alone: no filter has to run in.
+
+    Args:
+        centre: $f_c$ in Hz, float64, shape `(batch,)`.
+        bandwidth: B in Hz, float64, shape `(batch,)`; above 0.59 times the sampling rate it has no effect, the noise
+            is white then. What reaches beyond the Nyquist frequency folds back.
+        keys: int64 of random bits, shape `(batch,)`.
+        start: Sample index of the first sample, int64, shape `(batch,)`; may be negative.
+        num_samples: Length of the result.
+        sampling_rate: In Hz.
+
+    Returns:
+        float32 of shape `(batch, num_samples)`; mean 0, variance 1/3.
+
+    Example:
+        >>> from audiopg.data_scripts.counter_random import random_bits
+        >>> one, key = torch.ones(1, dtype=torch.float64), random_bits(0, torch.arange(1), "band")
+        >>> grid = {"num_samples": 8, "sampling_rate": 16000}
+        >>> x = band_noise(1000 * one, 300 * one, key, torch.tensor([0]), **grid)
+        >>> y = band_noise(1000 * one, 300 * one, key, torch.tensor([3]), **grid)
+        >>> torch.allclose(x[:, 3:], y[:, :5], atol=1e-5)
+        True
+    """
+    spacing = (_KNOT_SPACING * sampling_rate / bandwidth).clamp(min=1.0)[:, None]
+    blocks = start[:, None] + _BLOCK * torch.arange(math.ceil(num_samples / _BLOCK), device=start.device)
+    at_block = blocks / spacing
+    first = at_block.floor()
+    at_offset = torch.arange(_BLOCK, device=start.device) / spacing
+    position = (at_block - first).float()[:, :, None] + at_offset.float()[:, None, :]
+    whole = position.floor()
+    knot = ((first - first[:, :1]).to(torch.int64)[:, :, None] + whole.to(torch.int64)).flatten(1)[:, :num_samples]
+    angle = (position - whole).flatten(1)[:, :num_samples].mul_(math.pi / 2)
+    # Knots are a sample apart at least.
+    drawn = white_noise(keys, 2 * (num_samples + _BLOCK + 2), first[:, 0].to(torch.int64)).unflatten(1, (-1, 2))
+    rising, falling = angle.sin(), angle.cos()
+    slow = [
+        component.gather(1, knot).mul_(falling).addcmul_(component.gather(1, knot + 1), rising)
+        for component in drawn.unbind(2)
+    ]
+    carrier = phase_in_cycles(centre, start, num_samples=num_samples, sampling_rate=sampling_rate).mul_(2 * math.pi)
+    return slow[0].mul_(carrier.cos()).sub_(slow[1].mul_(carrier.sin()))

@@ -18,7 +18,7 @@ from audiopg.data_scripts.counter_random import random_bits, uniform
 SYNTHESIZER_VERSION = "0.1.0"
 """Changes whenever any clip of any preset changes; recorded in every run, data set, checkpoint and card."""
 
-MODES = ("harmonic", "fm", "pulse")
+MODES = ("harmonic", "fm", "pulse", "noise")
 PULSE_SHAPES = ("sawtooth", "square")
 _MAX_DURATION = 3600.0
 _MIN_EVENT_LENGTH = 0.002
@@ -153,13 +153,14 @@ class Preset:
     def _validate_together(self) -> None:
         """What ranges owe to the clip and to each other."""
         ranges, nyquist = self.ranges, self.sampling_rate / 2
-        for name in ("f0", "cutoff"):
+        has_noise = "noise" in ranges["mode"].values
+        for name in ("f0", "cutoff", *(["band_centre"] if has_noise else [])):
             if ranges[name].high >= nyquist:
                 raise ValueError(
                     f"{name}: frequencies lie below half the sampling rate, {nyquist:g} Hz, "
                     f"got up to {ranges[name].high:g} Hz; lower them or raise sampling_rate."
                 )
-        for name in ("transient_probability", "damping_probability"):
+        for name in (name for name in ranges if name.endswith("_probability")):
             if ranges[name].low != ranges[name].high:
                 raise ValueError(f"{name}: give one number, got ({ranges[name].low}, {ranges[name].high}).")
         shortest = min(ranges["event_length"].low, self.duration / ranges["num_events"].high)
@@ -174,7 +175,7 @@ def _reference_ranges() -> dict[str, Range | Choice]:
     """Every distribution of the research code (AudioPG, section 3.1), with the paper's symbols where it has them."""
     return {
         "f0": Range(50.0, 2000.0, "Hz", "fundamental frequency of a source", minimum=1.0),
-        "mode": Choice(MODES, "", "kind of source: harmonic, fm or pulse", names=MODES),
+        "mode": Choice(MODES[:3], "", "kind of source: harmonic, fm, pulse or noise", names=MODES),
         "num_partials": Range(3, 15, "", "partials of a harmonic source", integer=True, minimum=1, maximum=512),
         "partial_rolloff": Range(0.5, 1.5, "", "exponent g of partial k's amplitude k^-g, one per partial", maximum=8),
         "partial_gain": Range(0.5, 1.2, "", "factor on each partial's amplitude"),
@@ -185,16 +186,24 @@ def _reference_ranges() -> dict[str, Range | Choice]:
             (0.5, 1.0, 1.5, 2.0, 2.5, 3.14), "", "modulator frequency over carrier frequency of an fm source"
         ),
         "pulse_shape": Choice(PULSE_SHAPES, "", "waveform of a pulse source", names=PULSE_SHAPES),
+        "band_centre": Range(100.0, 6000.0, "Hz", "middle of the band of a noise source", minimum=1.0),
+        "band_width": Range(0.1, 1.5, "band centres", "width of the band of a noise source", minimum=0.001),
         "num_events": Range(1, 5, "", "events of a clip", integer=True, minimum=1, maximum=64),
         "event_length": Range(0.5, _MAX_DURATION, "s", "length of an event, at most duration / num_events"),
         "amplitude": Range(1.0, 1.0, "", "linear peak level of an event's envelope"),
         "attack": Range(0.01, 0.3, "event lengths", "time from silence to the peak of the envelope", maximum=0.5),
         "decay": Range(0.1, 0.4, "event lengths", "time from the peak to the release level 0.6", maximum=0.49),
+        "strike_probability": Range(0.0, 0.0, "", "share of events that are struck again and again", maximum=1.0),
+        "strike_period": Range(0.04, 0.6, "s", "time from one strike to the next", minimum=0.001),
+        "strike_decay": Range(0.01, 0.15, "s", "time in which a strike falls to 1/e", minimum=0.001),
         "transient_probability": Range(0.6, 0.6, "", "share of clips that have a noise burst", maximum=1.0),
         "transient_length": Range(0.01, 0.1, "s", "length of the noise burst", minimum=1e-4),
         "transient_gain": Range(0.5, 2.0, "", "peak of the noise burst"),
         "damping_probability": Range(0.7, 0.7, "", "share of clips that pass a low-pass filter", maximum=1.0),
         "cutoff": Range(200.0, 6000.0, "Hz", "cutoff of the low-pass filter, a biquad with Q 0.707", minimum=10.0),
+        "room_probability": Range(0.0, 0.0, "", "share of clips that sound in a room", maximum=1.0),
+        "room_time": Range(0.1, 1.0, "s", "T60, in which the reverberation falls by 60 dB", minimum=0.01, maximum=10),
+        "room_level": Range(0.1, 1.0, "", "amplitude of the reverberation over the direct sound"),
         "noise_gain": Range(0.001, 0.02, "", "lambda_n, peak of the background noise before normalisation"),
     }
 
@@ -298,7 +307,7 @@ class Parameters(Mapping[str, Tensor]):
     Shapes are `(batch,)` for a clip's own, `(batch, events)` for an event's, `(batch, events, partials)` for a
     partial's; entries past `num_events` or `num_partials` describe nothing. Units are those of `preset.ranges`, but
     that all times are in s (`onset`, `event_length`, `source_start`, `attack`, `decay`, `transient_onset`,
-    `transient_length`).
+    `transient_length`) and `band_width` is in Hz.
 
     Args:
         preset: Where they were drawn from.
@@ -383,18 +392,23 @@ def draw(preset: str | Preset, seed: int, indices: Tensor | Iterable[int] | int,
     def source(name: str, *size: int) -> Tensor:
         return sample(name, num_sources, *size).expand(-1, num_slots, *size)
 
-    def happens(name: str) -> Tensor:
-        return uniform(seed, indices, name) < ranges[name].low
+    def happens(name: str, *size: int) -> Tensor:
+        return uniform(seed, indices, name, size) < ranges[name].low
 
     values = {name: source(name) for name in ("f0", "mode", "num_partials")}
     for name in ("partial_rolloff", "partial_gain", "partial_detuning", "partial_phase"):
         values[name] = source(name, num_partials)
     values |= {name: source(name) for name in ("modulation_index", "modulation_ratio", "pulse_shape")}
+    values["band_centre"] = source("band_centre")
+    values["band_width"] = source("band_width") * values["band_centre"]
+    values["band_key"] = random_bits(seed, indices, "band", (num_sources,)).expand(-1, num_slots)
     values["num_events"] = sample("num_events")
     values |= _draw_events(preset, seed, indices, values["num_events"])
     values["amplitude"] = sample("amplitude", num_slots)
     for name in ("attack", "decay"):
         values[name] = sample(name, num_slots) * values["event_length"]
+    values["strike"] = happens("strike_probability", num_slots)
+    values |= {name: sample(name, num_slots) for name in ("strike_period", "strike_decay")}
     values["transient"] = happens("transient_probability")
     values["transient_length"] = sample("transient_length").clamp(max=preset.duration)
     room = preset.duration - values["transient_length"]
@@ -402,6 +416,9 @@ def draw(preset: str | Preset, seed: int, indices: Tensor | Iterable[int] | int,
     values["transient_gain"] = sample("transient_gain")
     values["damping"] = happens("damping_probability")
     values["cutoff"] = sample("cutoff")
+    values["room"] = happens("room_probability")
+    values |= {name: sample(name) for name in ("room_time", "room_level")}
+    values["room_key"] = random_bits(seed, indices, "room")
     values["noise_gain"] = sample("noise_gain")
     values["noise_key"] = random_bits(seed, indices, "noise")
     values["transient_key"] = random_bits(seed, indices, "transient")

@@ -1,9 +1,11 @@
-"""What happens to a whole clip: damping and normalisation. Pure functions, waveform to waveform."""
+"""What happens to a whole clip: damping, a room, normalisation. Pure functions, waveform to waveform."""
 
 import math
 
 import torch
 from torch import Tensor
+
+from audiopg.data_scripts.counter_random import white_noise
 
 BUTTERWORTH_Q = 0.707
 _TAIL_LEVEL = 1e-8
@@ -78,6 +80,40 @@ def low_pass(waveform: Tensor, cutoff: Tensor, *, sampling_rate: int, cutoff_ran
     filtered = blocks @ within
     filtered[:, 1:].baddbmm_(state[:, :, :-1].mT, powers[:, :, 0].mT.float())
     return filtered.flatten(1)[:, :num_samples]
+
+
+def reverberate(
+    waveform: Tensor, time: Tensor, level: Tensor, keys: Tensor, *, sampling_rate: int, longest: float
+) -> Tensor:
+    r"""A room's diffuse reverberation: white noise that dies away exponentially (Moorer, 1979).
+
+    $y = x + g\, (h * x) / \lVert h \rVert$, $h(t) = n(t)\, 10^{-3 t / T_{60}}$, where n is white noise.
+
+    Args:
+        waveform: float32, shape `(batch, samples)`.
+        time: $T_{60}$ in s, in which the reverberation falls by 60 dB; shape `(batch,)`.
+        level: g, the energy of the response over that of the direct sound, as a ratio of amplitudes; shape `(batch,)`.
+        keys: Of the noise, int64, shape `(batch,)`.
+        sampling_rate: In Hz.
+        longest: The longest $T_{60}$ that can occur, in s: every response is as long, so that a clip does not depend
+            on its batch.
+
+    Returns:
+        float32 of the shape of `waveform`; what rings on after its end is cut off.
+
+    Example:
+        >>> one, key = torch.ones(1), torch.tensor([7])
+        >>> y = reverberate(torch.eye(1, 800), 0.02 * one, one, key, sampling_rate=16000, longest=0.05)
+        >>> bool(y[0, 0] == 1), y.square().sum().round(decimals=2).item()
+        (False, 2.3)
+    """
+    length, num_samples = round(longest * sampling_rate), waveform.shape[-1]
+    seconds = torch.arange(length, device=waveform.device) / sampling_rate
+    response = white_noise(keys, length) * torch.exp(-3 * math.log(10) / time.float()[:, None] * seconds)
+    response *= level.float()[:, None] / response.norm(dim=1, keepdim=True)
+    size = 1 << (num_samples + length - 2).bit_length()
+    spectrum = torch.fft.rfft(waveform, size) * torch.fft.rfft(response, size)
+    return waveform + torch.fft.irfft(spectrum, size)[:, :num_samples]
 
 
 def peak_normalise(waveform: Tensor, out: Tensor | None = None) -> Tensor:

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from audiopg.data_scripts.counter_random import white_noise
-from audiopg.data_scripts.synthesis.dynamics import adsr, gate
+from audiopg.data_scripts.synthesis.dynamics import adsr, gate, strikes
 from audiopg.data_scripts.synthesis.excitation import (
+    band_noise,
     frequency_modulation,
     modulation_sidebands,
     partial_sum,
@@ -23,7 +24,7 @@ from audiopg.data_scripts.synthesis.excitation import (
     square,
 )
 from audiopg.data_scripts.synthesis.parameters import MODES, PULSE_SHAPES, Parameters, Preset
-from audiopg.data_scripts.synthesis.shaping import low_pass, peak_normalise
+from audiopg.data_scripts.synthesis.shaping import low_pass, peak_normalise, reverberate
 
 _TILE = 4096
 _FEWEST_PARTIALS = 17
@@ -32,7 +33,7 @@ _FAINT_SIDEBANDS = 16
 # large kernels, and a bound on its memory.
 _CLIPS_AT_ONCE = {"cpu": 16}
 _CLIPS_AT_ONCE_ELSEWHERE = 1024
-HARMONIC, FM, PULSE = range(len(MODES))
+HARMONIC, FM, PULSE, NOISE = range(len(MODES))
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,10 @@ def _envelope(events: _Events, event: Tensor, start: Tensor, preset: Preset, num
         return gate(start, length, num_samples=num_samples) * events["amplitude"][event, None].float()
     attack, decay = (events[name][event] * preset.sampling_rate for name in ("attack", "decay"))
     envelope = adsr(start, attack, decay, length, num_samples=num_samples)
+    if preset.ranges["strike_probability"].high > 0:
+        period, fall = (events[f"strike_{name}"][event] * preset.sampling_rate for name in ("period", "decay"))
+        level = strikes(start, period, fall, num_samples=num_samples)
+        envelope = torch.where(events["strike"][event, None], envelope * level, envelope)
     return envelope.mul_(events["amplitude"][event, None].float())
 
 
@@ -138,6 +143,12 @@ def _pulse_tiles(events: _Events, event: Tensor, start: Tensor, preset: Preset) 
     return torch.where(is_square, square(cycles), sawtooth(cycles))
 
 
+def _noise_tiles(events: _Events, event: Tensor, start: Tensor, preset: Preset) -> Tensor:
+    """Tiles of bands of noise."""
+    centre, width, keys = (events[f"band_{name}"][event] for name in ("centre", "width", "key"))
+    return band_noise(centre, width, keys, start, num_samples=_TILE, sampling_rate=preset.sampling_rate)
+
+
 def _tiles(parameters: Parameters, clip: Tensor, slot: Tensor) -> tuple[Tensor, Tensor]:
     """Every (event, tile of its clip) pair that meets, as two CPU tensors of shape `(rows,)`."""
     rate = parameters.preset.sampling_rate
@@ -166,6 +177,7 @@ def _kinds(parameters: Parameters, clip: Tensor, slot: Tensor) -> Iterator[tuple
     """The kinds of source: for each, which of the listed events are of it, shape `(events,)`, and what renders it."""
     preset, mode = parameters.preset, parameters["mode"][clip, slot]
     yield mode == HARMONIC, partial(_partial_tiles, _harmonic_partials, parameters["partial_gain"].shape[2])
+    yield mode == NOISE, _noise_tiles
     if not preset.band_limited:
         yield mode == FM, _fm_tiles
         yield mode == PULSE, _pulse_tiles
@@ -257,6 +269,21 @@ def _damp(parameters: Parameters, signal: Tensor) -> Tensor:
     return signal.index_copy_(0, rows, filtered)
 
 
+def _reverberate(parameters: Parameters, signal: Tensor) -> Tensor:
+    """Put the clips that sound in a room into it, in place."""
+    preset = parameters.preset
+    chosen = torch.nonzero(parameters["room"]).squeeze(1)
+    if len(chosen) == 0:
+        return signal
+    rows, time, level, keys = (
+        _send(tensor, signal.device)
+        for tensor in (chosen, *(parameters[f"room_{name}"][chosen] for name in ("time", "level", "key")))
+    )
+    longest = preset.ranges["room_time"].high
+    wet = reverberate(signal[rows], time, level, keys, sampling_rate=preset.sampling_rate, longest=longest)
+    return signal.index_copy_(0, rows, wet)
+
+
 def render_components(parameters: Parameters, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
     r"""The two summands of equation 1 before normalisation: the signal s(t) and the noise $\lambda_n n(t)$.
 
@@ -281,7 +308,7 @@ def render_components(parameters: Parameters, device: torch.device | str = "cpu"
         _render_events(parameters, signal.view(batch, tiles, _TILE))
         signal = signal[:, : preset.num_samples].contiguous()
         _render_transients(parameters, signal)
-        signal = _damp(parameters, signal)
+        signal = _reverberate(parameters, _damp(parameters, signal))
         noise = white_noise(_send(parameters["noise_key"], signal.device), preset.num_samples)
         noise *= _send(parameters["noise_gain"].float(), signal.device)[:, None]
     return signal, noise
