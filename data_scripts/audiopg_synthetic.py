@@ -73,7 +73,7 @@ def features(preset: Preset) -> datasets.Features:
 
     Example:
         >>> features(get_preset("audiopg"))["mode"]
-        List(ClassLabel(names=['harmonic', 'fm', 'pulse']))
+        List(ClassLabel(names=['harmonic', 'fm', 'pulse', 'noise']))
     """
     audio = EncodedAudio(sampling_rate=preset.sampling_rate, decode=False)
     described = {name: _feature(column) for name, column in columns(preset).items()}

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from audiopg.data_scripts.synthesis import Choice, Parameters, Preset, Range
-from audiopg.data_scripts.synthesis.parameters import MODES, PULSE_SHAPES
+from audiopg.data_scripts.synthesis.parameters import MODES, PITCHED_MODES, PULSE_SHAPES
 
 FRAME_LENGTH_SECONDS = 0.025
 HOP_LENGTH_SECONDS = 0.010
@@ -16,19 +16,29 @@ HOP_LENGTH_SECONDS = 0.010
 _OF_PARTIALS = ("partial_rolloff", "partial_gain", "partial_detuning", "partial_phase")
 _OF_EVENTS = (
     *("onset", "event_length", "amplitude", "attack", "decay", "f0", "mode", "source_start", "num_partials"),
-    *("modulation_index", "modulation_ratio", "pulse_shape"),
+    *("modulation_index", "modulation_ratio", "pulse_shape", "band_centre", "band_width"),
+    *("strike", "strike_period", "strike_decay"),
 )
 _OF_CLIPS = (
     *("num_events", "transient", "transient_onset", "transient_length", "transient_gain"),
-    *("damping", "cutoff", "noise_gain"),
+    *("damping", "cutoff", "room", "room_time", "room_level", "noise_gain"),
 )
-_OF_MODE = {
-    "num_partials": "harmonic",
-    **dict.fromkeys(_OF_PARTIALS, "harmonic"),
-    **dict.fromkeys(("modulation_index", "modulation_ratio"), "fm"),
-    "pulse_shape": "pulse",
+_OF_MODES: dict[str, tuple[str, ...]] = {
+    "f0": PITCHED_MODES,
+    "num_partials": ("harmonic",),
+    **dict.fromkeys(_OF_PARTIALS, ("harmonic",)),
+    **dict.fromkeys(("modulation_index", "modulation_ratio"), ("fm",)),
+    "pulse_shape": ("pulse",),
+    **dict.fromkeys(("band_centre", "band_width"), ("noise",)),
 }
-"""The kind of source that a factor belongs to; the others belong to all."""
+"""The kinds of source that a factor belongs to; the others belong to all."""
+_HAPPENING = {
+    **dict.fromkeys(("transient_onset", "transient_length", "transient_gain"), "transient"),
+    "cutoff": "damping",
+    **dict.fromkeys(("room_time", "room_level"), "room"),
+    **dict.fromkeys(("strike_period", "strike_decay"), "strike"),
+}
+"""What has to happen in a clip, or to an event, for a factor to shape it."""
 
 # What is drawn by other means than from a range of its own name: kind, unit, meaning.
 _DERIVED = {
@@ -41,6 +51,8 @@ _DERIVED = {
         "where the noise burst begins: in the clip, or in the source that all events of a clip share",
     ),
     "damping": ("bool", "", "whether the clip passes the low-pass filter"),
+    "strike": ("bool", "", "whether the event is struck again and again"),
+    "room": ("bool", "", "whether the clip sounds in a room"),
 }
 
 
@@ -68,7 +80,8 @@ def _column(name: str, preset: Preset) -> Column:
     if name in _DERIVED:
         return Column(depth, *_DERIVED[name])
     drawn: Range | Choice = preset.ranges[name]
-    unit = "s" if drawn.unit == "event lengths" else drawn.unit  # clips come with times, not with shares of them
+    # Clips come with times and frequencies, not with shares of them.
+    unit = {"event lengths": "s", "band centres": "Hz"}.get(drawn.unit, drawn.unit)
     if isinstance(drawn, Choice):
         return Column(depth, "name" if drawn.names else "float", unit, drawn.description, drawn.names)
     return Column(depth, "int" if drawn.integer else "float", unit, drawn.description)
@@ -133,15 +146,16 @@ def event_activity(onset: Tensor, event_length: Tensor, *, num_samples: int, sam
 
 def _event_values(parameters: Parameters, name: str, clip: int) -> list[Any]:
     """A factor of each event of a clip; None for an event that it does not shape."""
-    num_events, mode = int(parameters["num_events"][clip]), _OF_MODE.get(name)
+    num_events = int(parameters["num_events"][clip])
     if name in ("attack", "decay") and not parameters.preset.enveloped:
         return [None] * num_events
+    shapes = [True] * num_events
+    if name in _HAPPENING:
+        shapes = parameters[_HAPPENING[name]][clip, :num_events].tolist()
+    elif name in _OF_MODES:
+        shapes = [MODES[mode] in _OF_MODES[name] for mode in parameters["mode"][clip, :num_events].tolist()]
     values = parameters[name][clip, :num_events].tolist()
-    if mode is None:
-        return values
-    position = MODES.index(mode)
-    modes = parameters["mode"][clip, :num_events].tolist()
-    return [value if found == position else None for value, found in zip(values, modes, strict=True)]
+    return [value if does else None for value, does in zip(values, shapes, strict=True)]
 
 
 def _partial_values(parameters: Parameters, name: str, clip: int) -> list[list[float]]:
@@ -152,8 +166,8 @@ def _partial_values(parameters: Parameters, name: str, clip: int) -> list[list[f
 
 def _clip_value(parameters: Parameters, name: str, clip: int) -> Any:
     """A factor of a clip; None where it does not shape the clip."""
-    needs = "transient" if name.startswith("transient_") else "damping" if name == "cutoff" else None
-    return parameters[name][clip].item() if needs is None or parameters[needs][clip] else None
+    needed = _HAPPENING.get(name)
+    return parameters[name][clip].item() if needed is None or parameters[needed][clip] else None
 
 
 def clip_rows(parameters: Parameters, snr_db: Tensor) -> list[dict[str, Any]]:
@@ -197,16 +211,22 @@ def clip_rows(parameters: Parameters, snr_db: Tensor) -> list[dict[str, Any]]:
 
 def _describe_event(row: Mapping[str, Any], event: int) -> str:
     begin, mode = row["onset"][event], MODES[row["mode"][event]]
-    text = f"{begin:.2f} to {begin + row['event_length'][event]:.2f} s: {mode}, f0 {row['f0'][event]:.0f} Hz"
+    text = f"{begin:.2f} to {begin + row['event_length'][event]:.2f} s: {mode}"
+    if mode == "noise":
+        text += f", {row['band_width'][event]:.0f} Hz wide at {row['band_centre'][event]:.0f} Hz"
+    else:
+        text += f", f0 {row['f0'][event]:.0f} Hz"
     if mode == "harmonic":
         text += f", {row['num_partials'][event]} partial{'s' if row['num_partials'][event] > 1 else ''}"
     elif mode == "fm":
         text += f", index {row['modulation_index'][event]:.1f} rad, ratio {row['modulation_ratio'][event]:g}"
-    else:
+    elif mode == "pulse":
         text += f", {PULSE_SHAPES[row['pulse_shape'][event]]}"
     text += f"; level {row['amplitude'][event]:.2f}"
     if row["attack"][event] is not None:
         text += f", attack {row['attack'][event]:.2f} s, decay {row['decay'][event]:.2f} s"
+    if row["strike"][event]:
+        text += f", struck every {row['strike_period'][event]:.2f} s, falling in {row['strike_decay'][event]:.2f} s"
     return text
 
 
@@ -218,7 +238,7 @@ def describe(row: Mapping[str, Any], preset: Preset) -> list[str]:
         preset: The one that it was drawn from.
 
     Returns:
-        A line per event, and one each for noise burst, low-pass filter and background noise.
+        A line per event, and one each for noise burst, low-pass filter, background noise, and the room if there is one.
 
     Example:
         >>> from audiopg.data_scripts.synthesis import draw
@@ -234,6 +254,8 @@ def describe(row: Mapping[str, Any], preset: Preset) -> list[str]:
     else:
         lines.append("no noise burst")
     lines.append(f"low-pass at {row['cutoff']:.0f} Hz" if row["damping"] else "no low-pass")
+    if row["room"]:
+        lines.append(f"room: {row['room_time']:.2f} s to fall by 60 dB, {row['room_level']:.2f} of the direct sound")
     if row["snr_db"] is None:
         lines.append("no background noise")
     else:

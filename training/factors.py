@@ -10,7 +10,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from audiopg.data_scripts.synthesis import Parameters, Preset, draw, get_preset, render_components
-from audiopg.data_scripts.synthesis.parameters import MODES
+from audiopg.data_scripts.synthesis.parameters import PITCHED_MODES
 from audiopg.data_scripts.synthesis.shaping import peak_normalise
 from audiopg.data_scripts.synthesis.synthesizer import signal_to_noise_ratio
 
@@ -73,7 +73,7 @@ FACTORS: Mapping[str, Factor] = MappingProxyType(
         "cutoff": Factor("octaves", "cutoff", "one damped event", logarithmic=True),
         "events": Factor("", "num_events", "several events", kind="count"),
         "transient": Factor("", "transient", "one event or a burst too", kind="class", names=("absent", "present")),
-        "mode": Factor("", "mode", "one event of any kind", kind="class", names=MODES),
+        "mode": Factor("", "mode", "one event of any kind", kind="class", names=PITCHED_MODES),
     }
 )
 """Every factor that is looked for: the paper's three, and beyond it what else makes a clip.
@@ -90,7 +90,7 @@ PROBE_SETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
         "several events": {"transient_probability": 0.0},
         # As long as the clip: where bursts are part of a source, a short event would mostly miss them.
         "one event or a burst too": {**_ONE_EVENT, "transient_probability": 0.5, "event_length": 3600.0},
-        "one event of any kind": {**_ONE_EVENT, "mode": list(MODES)},
+        "one event of any kind": {**_ONE_EVENT, "mode": list(PITCHED_MODES)},
     }
 )
 """Sets of probe clips: what each changes in a preset. Whatever is not named is sampled from the preset's ranges."""

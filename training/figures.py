@@ -21,9 +21,10 @@ def _caption(parameters: Parameters, clip: int, snr_db: float) -> str:
     """A clip's index, sources, pitches, number of events and level over the noise, in words."""
     num_events = int(parameters["num_events"][clip])
     num_sources = 1 if parameters.preset.shared_source else num_events
+    modes = [MODES[mode] for mode in parameters["mode"][clip, :num_sources].tolist()]
     sources = [
-        f"{MODES[int(parameters['mode'][clip, source])]} {float(parameters['f0'][clip, source]):.0f} Hz"
-        for source in range(num_sources)
+        f"{mode} {float(parameters['band_centre' if mode == 'noise' else 'f0'][clip, source]):.0f} Hz"
+        for source, mode in enumerate(modes)
     ]
     listed = ", ".join(sources[:2]) + (" ..." if num_sources > 2 else "")
     events = f"{num_events} event{'s' if num_events > 1 else ''}"

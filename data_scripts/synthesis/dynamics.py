@@ -75,8 +75,8 @@ def strikes(start: Tensor, period: Tensor, decay: Tensor, *, num_samples: int) -
 
     Example:
         >>> level = strikes(torch.tensor([0]), torch.tensor([3.0]), torch.tensor([1.0]), num_samples=5)
-        >>> level.round(decimals=3).tolist()
-        [[1.0, 0.368, 0.135, 1.0, 0.368]]
+        >>> (1000 * level).round().int().tolist()
+        [[1000, 368, 135, 1000, 368]]
     """
     time = start.float()[:, None] + torch.arange(num_samples, device=start.device, dtype=torch.float32)
     return torch.remainder(time, period.float()[:, None]).div_(-decay.float()[:, None]).exp_()

@@ -15,10 +15,11 @@ from torch import Tensor
 
 from audiopg.data_scripts.counter_random import random_bits, uniform
 
-SYNTHESIZER_VERSION = "0.1.0"
+SYNTHESIZER_VERSION = "0.2.0"
 """Changes whenever any clip of any preset changes; recorded in every run, data set, checkpoint and card."""
 
-MODES = ("harmonic", "fm", "pulse", "noise")
+PITCHED_MODES = ("harmonic", "fm", "pulse")
+MODES = (*PITCHED_MODES, "noise")
 PULSE_SHAPES = ("sawtooth", "square")
 _MAX_DURATION = 3600.0
 _MIN_EVENT_LENGTH = 0.002
@@ -175,7 +176,7 @@ def _reference_ranges() -> dict[str, Range | Choice]:
     """Every distribution of the research code (AudioPG, section 3.1), with the paper's symbols where it has them."""
     return {
         "f0": Range(50.0, 2000.0, "Hz", "fundamental frequency of a source", minimum=1.0),
-        "mode": Choice(MODES[:3], "", "kind of source: harmonic, fm, pulse or noise", names=MODES),
+        "mode": Choice(PITCHED_MODES, "", "kind of source: harmonic, fm, pulse or noise", names=MODES),
         "num_partials": Range(3, 15, "", "partials of a harmonic source", integer=True, minimum=1, maximum=512),
         "partial_rolloff": Range(0.5, 1.5, "", "exponent g of partial k's amplitude k^-g, one per partial", maximum=8),
         "partial_gain": Range(0.5, 1.2, "", "factor on each partial's amplitude"),

@@ -102,10 +102,10 @@ def reverberate(
         float32 of the shape of `waveform`; what rings on after its end is cut off.
 
     Example:
-        >>> one, key = torch.ones(1), torch.tensor([7])
-        >>> y = reverberate(torch.eye(1, 800), 0.02 * one, one, key, sampling_rate=16000, longest=0.05)
-        >>> bool(y[0, 0] == 1), y.square().sum().round(decimals=2).item()
-        (False, 2.3)
+        >>> click, one, key = torch.eye(1, 800), torch.ones(1), torch.tensor([7])
+        >>> y = reverberate(click, 0.02 * one, 0.5 * one, key, sampling_rate=16000, longest=0.05)
+        >>> round(float((y - click).square().sum()), 4)
+        0.25
     """
     length, num_samples = round(longest * sampling_rate), waveform.shape[-1]
     seconds = torch.arange(length, device=waveform.device) / sampling_rate

@@ -118,7 +118,7 @@ def test_its_features_are_those_of_a_plain_data_set(builder, tmp_path):
 
 def test_columns_are_typed(builder):
     found = builder.as_dataset(split="train").features
-    assert found["mode"] == datasets.List(datasets.ClassLabel(names=["harmonic", "fm", "pulse"]))
+    assert found["mode"] == datasets.List(datasets.ClassLabel(names=["harmonic", "fm", "pulse", "noise"]))
     assert found["f0"] == datasets.List(datasets.Value("float64"))
     assert found["partial_gain"] == datasets.List(datasets.List(datasets.Value("float64")))
     assert found["active_events"] == datasets.List(datasets.Value("int8"))

@@ -62,7 +62,7 @@ def test_rows_have_the_described_columns_in_order(rows, name):
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_every_factor_that_is_drawn_has_a_column(drawn, name):
-    hash_keys = {"noise_key", "transient_key"}  # follow from seed and index
+    hash_keys = {"noise_key", "transient_key", "band_key", "room_key"}  # follow from seed and index
     assert set(columns(PRESETS[name])) == (set(drawn[name]) - hash_keys) | {"index", "seed", "snr_db", "active_events"}
 
 

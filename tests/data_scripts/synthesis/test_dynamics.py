@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from audiopg.data_scripts.synthesis.dynamics import RELEASE_LEVEL, adsr, gate
+from audiopg.data_scripts.synthesis.dynamics import RELEASE_LEVEL, adsr, gate, strikes
 
 EVENTS = (
     (2.0, 2.0, 7),
@@ -99,3 +99,13 @@ def test_the_gate_is_open_for_exactly_the_event(start, length):
     expected = [[float(0 <= t < long) for t in range(s, s + 30)] for s, long in ((start, length), (start - 2, 4))]
     assert opened.tolist() == expected
     assert opened.dtype == torch.float32
+
+
+@pytest.mark.parametrize("start", [0, 3, -5, 10**6])
+def test_strikes_fall_exponentially_and_come_back(start):
+    periods, decays = (2.5, 100.0, 640.3), (1.5, 30.0, 5000.0)
+    level = strikes(torch.full((3,), start), torch.tensor(periods), torch.tensor(decays), num_samples=900)
+    time = start + np.arange(900)
+    for row, period, decay in zip(level, periods, decays, strict=True):
+        expected = np.exp(-(time % np.float64(np.float32(period))) / decay)
+        np.testing.assert_allclose(row.numpy(), expected, rtol=1e-5)

@@ -3,7 +3,9 @@ import pytest
 import torch
 from scipy import signal, special
 
+from audiopg.data_scripts.counter_random import random_bits
 from audiopg.data_scripts.synthesis.excitation import (
+    band_noise,
     frequency_modulation,
     modulation_sidebands,
     partial_sum,
@@ -207,3 +209,53 @@ def test_sidebands_are_bessel_functions_of_the_modulation_index(num_sidebands):
     orders = np.arange(-num_sidebands, num_sidebands + 1)
     expected = special.jv(orders, index.numpy()[:, None])
     np.testing.assert_allclose(modulation_sidebands(index, num_sidebands, 8.0).numpy(), expected, rtol=0, atol=1e-14)
+
+
+def noise_keys(count):
+    return random_bits(0, torch.arange(count), "band")
+
+
+@pytest.mark.parametrize(("centre", "width"), [(1000.0, 200.0), (3000.0, 800.0), (500.0, 40.0)])
+def test_a_band_of_noise_has_its_power_where_it_was_asked_for(centre, width):
+    start = torch.zeros(32, dtype=torch.int64)
+    noise = band_noise(doubles(centre).expand(32), doubles(width).expand(32), noise_keys(32), start, **grid(64000))
+    assert float(noise.var()) == pytest.approx(1 / 3, rel=0.05)
+    frequencies, power = signal.welch(noise.double().numpy(), SAMPLING_RATE, nperseg=16384)
+    power = 10 * np.log10(power.mean(0))
+
+    def level(frequency):
+        near = np.abs(frequencies - frequency) <= max(2.0, 0.04 * width)
+        return 10 * np.log10((10 ** (power[near] / 10)).mean())
+
+    edges = [level(centre - width / 2), level(centre + width / 2)]
+    assert level(centre) - np.mean(edges) == pytest.approx(3.0, abs=0.6)
+    far = np.abs(frequencies - centre) > 3 * width
+    assert power[far].max() < level(centre) - 30
+
+
+def test_the_variance_of_a_band_is_the_same_at_and_between_its_knots():
+    count = 4000
+    noise = band_noise(
+        doubles(2000.0).expand(count),
+        doubles(500.0).expand(count),
+        noise_keys(count),
+        torch.zeros(count).long(),
+        **grid(64),
+    )
+    spread = noise.var(0)
+    assert float(spread.min()) > 0.9 / 3
+    assert float(spread.max()) < 1.1 / 3
+
+
+def test_a_band_wider_than_the_sampling_rate_is_white():
+    noise = band_noise(doubles(4000.0), doubles(1e6), noise_keys(1), torch.tensor([0]), **grid(64000))[0]
+    _, power = signal.welch(noise.double().numpy(), SAMPLING_RATE, nperseg=256)
+    assert np.ptp(10 * np.log10(power[1:-1])) < 2.5
+
+
+@pytest.mark.parametrize("start", STARTS)
+def test_a_band_of_noise_is_a_function_of_time_alone(start):
+    centre, width = doubles(1234.5, 5000.0, 100.0), doubles(321.0, 7000.0, 11.0)
+    whole = band_noise(centre, width, noise_keys(3), torch.full((3,), start - 300), **grid(800))
+    part = band_noise(centre, width, noise_keys(3), torch.full((3,), start), **grid(500))
+    torch.testing.assert_close(part, whole[:, 300:], rtol=0, atol=2e-5)

@@ -24,16 +24,27 @@ UNIFORM = {
     "transient_gain": (0.5, 2),
     "cutoff": (200, 6000),
     "noise_gain": (0.001, 0.02),
+    "band_centre": (100, 6000),
+    "strike_period": (0.04, 0.6),
+    "strike_decay": (0.01, 0.15),
+    "room_time": (0.1, 1),
+    "room_level": (0.1, 1),
 }
 INTEGER = {"num_partials": (3, 15), "num_events": (1, 5)}
 CHOICE = {"mode": [0, 1, 2], "pulse_shape": [0, 1], "modulation_ratio": [0.5, 1, 1.5, 2, 2.5, 3.14]}
 PROBABILITY = {"transient": 0.6, "damping": 0.7}
-OF_SOURCES = ("f0", "mode", "num_partials", "modulation_index", "modulation_ratio", "pulse_shape")
+OF_SOURCES = (
+    *("f0", "mode", "num_partials", "modulation_index", "modulation_ratio", "pulse_shape"),
+    *("band_centre", "band_width", "band_key"),
+)
 OF_PARTIALS = ("partial_rolloff", "partial_gain", "partial_detuning", "partial_phase")
-OF_EVENTS = ("event_length", "onset", "source_start", "amplitude", "attack", "decay")
+OF_EVENTS = (
+    *("event_length", "onset", "source_start", "amplitude", "attack", "decay"),
+    *("strike", "strike_period", "strike_decay"),
+)
 OF_CLIPS = (
     *("num_events", "transient", "transient_length", "transient_onset", "transient_gain", "damping", "cutoff"),
-    *("noise_gain", "noise_key", "transient_key"),
+    *("noise_gain", "noise_key", "transient_key", "room", "room_time", "room_level", "room_key"),
 )
 
 GOLDEN_VALUES = {
@@ -103,7 +114,7 @@ def test_choices_are_equally_likely(many, name):
 
 
 def test_names_are_stored_as_their_position():
-    assert MODES == ("harmonic", "fm", "pulse")
+    assert MODES == ("harmonic", "fm", "pulse", "noise")
     assert PULSE_SHAPES == ("sawtooth", "square")
     assert set(draw("reference", 0, range(20), mode="pulse")["mode"].flatten().tolist()) == {2}
     assert set(draw("reference", 0, range(20), pulse_shape=["square"])["pulse_shape"].flatten().tolist()) == {1}
@@ -114,6 +125,19 @@ def test_names_are_stored_as_their_position():
 def test_transients_and_damping_are_as_frequent_as_specified(many, preset, name):
     happened = int(many[preset][name].sum())
     assert stats.binomtest(happened, CLIPS, PROBABILITY[name]).pvalue > 0.005
+
+
+@pytest.mark.parametrize(("drawn", "name"), [("strike", "strike_probability"), ("room", "room_probability")])
+def test_strikes_and_rooms_are_absent_unless_asked_for(many, drawn, name):
+    assert not any(many[preset][drawn].any() for preset in PRESETS)
+    asked = draw("audiopg", 0, range(CLIPS), **{name: 0.3})[drawn].flatten()
+    assert stats.binomtest(int(asked.sum()), len(asked), 0.3).pvalue > 0.005
+
+
+def test_a_band_is_as_wide_as_its_share_of_its_centre(many):
+    parameters = many["reference"]
+    share = (parameters["band_width"] / parameters["band_centre"])[:, 0].numpy()
+    assert_uniform(share, 0.1, 1.5)
 
 
 @pytest.mark.parametrize("preset", ["reference", "audiopg", "dynamic"])
@@ -343,7 +367,7 @@ def test_every_range_has_a_unit_and_a_description(preset):
     for name, distribution in PRESETS[preset].ranges.items():
         assert isinstance(distribution, Range | Choice), name
         assert len(distribution.description) > 10, name
-        assert distribution.unit in ("Hz", "s", "rad", "cycles", "event lengths", ""), name
+        assert distribution.unit in ("Hz", "s", "rad", "cycles", "event lengths", "band centres", ""), name
     units = {name: PRESETS[preset].ranges[name].unit for name in ("f0", "cutoff", "event_length", "modulation_index")}
     assert units == {"f0": "Hz", "cutoff": "Hz", "event_length": "s", "modulation_index": "rad"}
     assert PRESETS[preset].description
@@ -384,7 +408,9 @@ def test_built_in_presets_cannot_be_replaced():
         ({"damping_probability": (0.2, 0.7)}, r"damping_probability: give one number, got \(0.2, 0.7\)"),
         ({"event_length": 0.0}, "event_length: an event lasts 0.002 s at least, got down to 0 s"),
         ({"duration": 0.03, "num_events": 20}, "event_length: .* got down to 0.0015 s"),
-        ({"mode": "noise"}, r"mode: values are \['harmonic', 'fm', 'pulse'\], got \['noise'\]"),
+        ({"mode": "song"}, r"mode: values are \['harmonic', 'fm', 'pulse', 'noise'\], got \['song'\]"),
+        ({"mode": "noise", "sampling_rate": 8000, "f0": 99, "cutoff": 99}, "band_centre: frequencies lie below half"),
+        ({"strike_probability": (0, 1)}, r"strike_probability: give one number, got \(0, 1\)"),
         ({"mode": []}, "mode: a choice needs at least one value"),
         ({"modulation_ratio": ["1"]}, r"modulation_ratio: values are positive numbers, got \['1'\]"),
         ({"modulation_ratio": [1.0, -1.0, math.nan]}, r"positive numbers, got \[-1.0, nan\]"),

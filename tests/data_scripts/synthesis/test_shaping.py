@@ -6,7 +6,7 @@ import torch
 from scipy import signal
 from torchaudio import functional
 
-from audiopg.data_scripts.synthesis.shaping import BUTTERWORTH_Q, low_pass, peak_normalise
+from audiopg.data_scripts.synthesis.shaping import BUTTERWORTH_Q, low_pass, peak_normalise, reverberate
 
 SAMPLING_RATE = 16000
 CUTOFFS = (200.0, 333.3, 1000.0, 3999.9, 6000.0)
@@ -98,3 +98,34 @@ def test_the_peak_of_every_clip_becomes_one():
 
 def test_a_silent_clip_stays_silent_beside_a_loud_one():
     assert peak_normalise(torch.tensor([[0.0, 0.0], [-4.0, 2.0]])).tolist() == [[0.0, 0.0], [-1.0, 0.5]]
+
+
+def in_room(waveform, time, level, longest=0.5, key=3):
+    arguments = (torch.full((len(waveform),), value) for value in (time, level, key))
+    return reverberate(waveform, *arguments, sampling_rate=SAMPLING_RATE, longest=longest)
+
+
+@pytest.mark.parametrize("time", [0.1, 0.3, 0.5])
+def test_a_room_rings_as_long_as_it_says(time):
+    """T60 by Schroeder's backward integration, fitted between -5 and -35 dB."""
+    click = torch.eye(1, 16000)
+    tail = (in_room(click, time, 1.0) - click)[0].double()
+    energy = 10 * torch.log10(tail.square().flip(0).cumsum(0).flip(0)).numpy()
+    energy -= energy[0]
+    fitted = np.nonzero((energy < -5) & (energy > -35))[0]
+    slope = np.polyfit(fitted / SAMPLING_RATE, energy[fitted], 1)[0]
+    assert -60 / slope == pytest.approx(time, rel=0.1)
+
+
+@pytest.mark.parametrize("level", [0.1, 1.0])
+def test_a_room_adds_the_energy_that_it_says(level):
+    click = torch.eye(1, 16000)
+    tail = in_room(click, 0.3, level) - click
+    assert float(tail.square().sum()) == pytest.approx(level**2, rel=1e-4)
+
+
+def test_a_room_is_a_convolution_without_wrapping_around():
+    waveform = noise(2, 3000)
+    response = in_room(torch.eye(1, 8000), 0.4, 0.7)[0].double().numpy()
+    expected = [np.convolve(row, response)[:3000] for row in waveform.double().numpy()]
+    np.testing.assert_allclose(in_room(waveform, 0.4, 0.7).numpy(), expected, atol=1e-5)

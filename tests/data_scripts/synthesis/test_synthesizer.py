@@ -19,7 +19,8 @@ from audiopg.data_scripts.synthesis import (
 )
 
 SAMPLING_RATE = 16000
-HARMONIC, FM, PULSE = range(3)
+HARMONIC, FM, PULSE, NOISE = range(4)
+RICH = {"mode": ["harmonic", "fm", "pulse", "noise"], "strike_probability": 0.5, "room_probability": 0.5}
 BARE = {"transient_probability": 0, "damping_probability": 0, "noise_gain": 0}
 
 
@@ -39,6 +40,8 @@ class SlowClip:
     def source(self, event, times):
         f0 = self["f0"][event]
         mode, band_limited = self["mode"][event], self.preset.band_limited
+        if mode == NOISE:
+            return self.band_noise(event, times)
         if mode == FM and not band_limited:
             angle = 2 * np.pi * f0 * times
             return np.sin(angle + self["modulation_index"][event] * np.sin(self["modulation_ratio"][event] * angle))
@@ -69,11 +72,29 @@ class SlowClip:
         coefficient = (lambda k: 4 / np.pi / k * (k % 2)) if is_square else (lambda k: -2 / np.pi / k * (-1) ** k)
         return [(k * self["f0"][event], coefficient(k), 0.0) for k in range(1, count + 1)]
 
+    def band_noise(self, event, times):
+        knots = times * min(self["band_width"][event] / 0.5945, self.rate)
+        key = self.parameters["band_key"][self.row, event : event + 1]
+        drawn = white_noise(key, 2 * int(knots[-1]) + 4)[0].double().numpy()
+        j, u = np.floor(knots).astype(int), knots - np.floor(knots)
+        a, b = (
+            drawn[2 * j + i] * np.cos(np.pi * u / 2) + drawn[2 * j + 2 + i] * np.sin(np.pi * u / 2) for i in (0, 1)
+        )
+        angle = 2 * np.pi * self["band_centre"][event] * times
+        return a * np.cos(angle) - b * np.sin(angle)
+
     def envelope(self, event, length):
         if not self.preset.enveloped:
             return np.ones(length)
         attack, decay = self["attack"][event] * self.rate, self["decay"][event] * self.rate
-        return np.interp(np.arange(length), [0, attack, attack + decay, length], [0, 1, 0.6, 0])
+        level = np.interp(np.arange(length), [0, attack, attack + decay, length], [0, 1, 0.6, 0])
+        if self["strike"][event]:
+            period, fall = (
+                np.float32(self["strike_period"][event] * self.rate),
+                self["strike_decay"][event] * self.rate,
+            )
+            level = level * np.exp(-(np.arange(length) % np.float64(period)) / fall)
+        return level
 
     def transient(self):
         burst = np.zeros(self.num_samples + 2)
@@ -105,7 +126,14 @@ class SlowClip:
             mixture = signal.lfilter(b, a, mixture)
             if self.preset.clipped_by_damping:
                 mixture = np.clip(mixture, -1, 1)
-        return mixture
+        return mixture + self.reverberation(mixture) if self["room"] else mixture
+
+    def reverberation(self, mixture):
+        key = self.parameters["room_key"][self.row : self.row + 1]
+        response = white_noise(key, round(self.preset.ranges["room_time"].high * self.rate))[0].double().numpy()
+        response *= 10 ** (-3 * np.arange(len(response)) / self.rate / self["room_time"])
+        response *= self["room_level"] / np.sqrt((response**2).sum())
+        return signal.oaconvolve(mixture, response)[: len(mixture)]
 
     def noise(self):
         key = self.parameters["noise_key"][self.row : self.row + 1]
@@ -157,6 +185,14 @@ def test_clips_are_those_of_a_slow_reference(preset):
 def test_loud_transients_damping_and_noise_are_those_of_a_slow_reference(preset, mode):
     loud = {"transient_probability": 1, "transient_length": (0.1, 0.5), "damping_probability": 1, "noise_gain": 0.3}
     parameters = draw(preset, 5, range(4), mode=mode, duration=0.9, num_events=(3, 5), event_length=0.25, **loud)
+    assert_rendered_as_by_the_slow_reference(parameters)
+
+
+@pytest.mark.parametrize("preset", ["reference", "audiopg"])
+@pytest.mark.parametrize("overrides", [RICH, {"mode": "noise", "band_width": (2, 9)}], ids=str)
+def test_noise_strikes_and_rooms_are_those_of_a_slow_reference(preset, overrides):
+    parameters = draw(preset, 6, range(8), duration=1.3, **overrides)
+    assert NOISE in parameters["mode"]
     assert_rendered_as_by_the_slow_reference(parameters)
 
 
@@ -226,13 +262,14 @@ def test_only_reference_clips_what_it_damps():
     assert peak("reference", damping_probability=0) > 1.2
 
 
+@pytest.mark.parametrize("overrides", [{}, RICH], ids=["plain", "rich"])
 @pytest.mark.parametrize("preset", PRESETS)
-def test_a_clip_is_the_same_in_any_batch(preset):
-    indices = [3, 141, 59, 26, 5]
-    together = render(draw(preset, 0, indices, duration=0.7))
-    alone = torch.cat([render(draw(preset, 0, index, duration=0.7)) for index in indices])
+def test_a_clip_is_the_same_in_any_batch(preset, overrides):
+    indices, overrides = [3, 141, 59, 26, 5], {"duration": 0.7, **overrides}
+    together = render(draw(preset, 0, indices, **overrides))
+    alone = torch.cat([render(draw(preset, 0, index, **overrides)) for index in indices])
     torch.testing.assert_close(together, alone, rtol=0, atol=1e-5)
-    backwards = render(draw(preset, 0, indices[::-1], duration=0.7)).flip(0)
+    backwards = render(draw(preset, 0, indices[::-1], **overrides)).flip(0)
     torch.testing.assert_close(together, backwards, rtol=0, atol=1e-5)
 
 
@@ -356,9 +393,10 @@ def test_an_unknown_device_is_refused_by_pytorch():
 
 
 @pytest.mark.gpu
+@pytest.mark.parametrize("overrides", [{}, RICH], ids=["plain", "rich"])
 @pytest.mark.parametrize("preset", PRESETS)
-def test_a_clip_is_the_same_on_a_gpu(preset):
-    parameters = draw(preset, 0, range(16), duration=2.0)
+def test_a_clip_is_the_same_on_a_gpu(preset, overrides):
+    parameters = draw(preset, 0, range(16), duration=2.0, **overrides)
     on_gpu = render(parameters, device="cuda")
     assert on_gpu.device.type == "cuda"
     torch.testing.assert_close(on_gpu.cpu(), render(parameters), rtol=0, atol=1e-5)
