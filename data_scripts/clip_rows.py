@@ -238,7 +238,7 @@ def describe(row: Mapping[str, Any], preset: Preset) -> list[str]:
         preset: The one that it was drawn from.
 
     Returns:
-        A line per event, and one each for noise burst, low-pass filter, background noise, and the room if there is one.
+        A line per event, and one each for noise burst, low-pass filter, room (if there is one) and background noise.
 
     Example:
         >>> from audiopg.data_scripts.synthesis import draw
