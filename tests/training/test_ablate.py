@@ -4,6 +4,9 @@ import csv
 import dataclasses
 import json
 import shutil
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pytest
@@ -15,6 +18,7 @@ from scipy.stats import ttest_rel
 from audiopg.training import ablate as ablation
 from audiopg.training.ablate import GRIDS, AblationGrid, load_grid, main
 from audiopg.training.ablation_report import LOG_MEL, RANDOM, is_beyond_spread, summarise
+from audiopg.training.checkpoints import checkpoints_of
 
 
 def write_recordings(folder):
@@ -121,6 +125,26 @@ def test_runs_side_by_side_give_what_they_give_in_turn(toy_grid, tmp_path, capfd
     logs = list((tmp_path / "out/runs").glob("*/log.txt"))
     assert len(logs) == 2
     assert all("clips/s" in log.read_text() for log in logs)
+
+
+def test_runs_side_by_side_that_are_told_to_stop_are_at_a_checkpoint(toy_grid, tmp_path):
+    words = [*toy_grid, "--processes", "2", "--overrides.num_clips", "100000"]
+    command = [sys.executable, "-m", "audiopg.training.ablate", *words]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    runs, deadline = tmp_path / "out/runs", time.monotonic() + 120
+    while len({path.parents[2] for path in runs.glob("*/run/checkpoints/step_*")}) < 2:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    process.terminate()
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert "the same command goes on" in errors
+    folders = sorted(runs.glob("*/run"))
+    assert len(folders) == 2, "a third run was begun"
+    for folder in folders:
+        newest = json.loads((checkpoints_of(folder)[-1] / "manifest.json").read_text())
+        logged = (folder / "metrics.jsonl").read_text().splitlines()
+        assert newest["step"] >= json.loads(logged[-1])["step"]
 
 
 def test_a_failure_side_by_side_is_told_and_ends_the_others(toy_grid, capsys):
