@@ -140,7 +140,7 @@ def test_runs_side_by_side_that_are_told_to_stop_are_at_a_checkpoint(toy_grid, t
     command = [sys.executable, "-m", "audiopg.training.ablate", *words]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     runs, deadline = tmp_path / "out/runs", time.monotonic() + 120
-    while len(list(runs.glob("*/run/metrics.jsonl"))) < 2:
+    while sum(path.stat().st_size > 0 for path in runs.glob("*/run/metrics.jsonl")) < 2:
         assert time.monotonic() < deadline
         time.sleep(0.1)
     process.terminate()
