@@ -1,9 +1,10 @@
-"""Write the measured numbers of README.md from `benchmarks/results/*.json`.
+"""Write the measured numbers of README.md and docs/experiments.md from `benchmarks/results/*.json`.
 
     python training/readme.py            # rewrite the marked parts
     python training/readme.py --check    # fail if they are out of date
 
-A part starts at `<!-- results:NAME -->` and ends at `<!-- /results -->`; NAME is one of `PARTS`.
+A part starts at `<!-- results:NAME -->` and ends at `<!-- /results -->`. NAME is a file of results, and what comes
+before its first `-` says how to write it: one of `PARTS`.
 """
 
 import argparse
@@ -13,11 +14,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from audiopg.training.ablation_report import format_table
 from audiopg.training.finetune import format_results
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks/results"
-_PART = re.compile(r"(<!-- results:(\w+) -->\n).*?(<!-- /results -->)", re.DOTALL)
+PAGES = ("README.md", "docs/experiments.md")
+_PART = re.compile(r"(<!-- results:([\w-]+) -->\n).*?(<!-- /results -->)", re.DOTALL)
 
 
 def _measured_on(results: dict[str, Any]) -> str:
@@ -99,7 +102,13 @@ def features_part(results: dict[str, Any]) -> str:
     return "\n".join([*lines, "", f"{_measured_on(results)}."])
 
 
+def ablation_part(results: dict[str, Any]) -> str:
+    """What `training/ablate.py` measured."""
+    return f"{format_table(results)}\n{_measured_on(results)}; `{results['command']}`."
+
+
 PARTS: dict[str, Callable[[dict[str, Any]], str]] = {
+    "ablation": ablation_part,
     "demo": demo_part,
     "feature_extraction_cpu": features_part,
     "finetuning_esc10": finetuning_part,
@@ -111,7 +120,7 @@ def render(text: str) -> str:
     """`text` with every marked part written anew from its results file.
 
     Args:
-        text: Of README.md.
+        text: Of a page.
 
     Returns:
         The text, all else unchanged.
@@ -125,7 +134,7 @@ def render(text: str) -> str:
         if not path.exists():
             return f"{match[1]}Not measured.\n{match[3]}"
         results = json.loads(path.read_text(encoding="utf-8"))
-        return f"{match[1]}{PARTS[name](results)}\n{match[3]}"
+        return f"{match[1]}{PARTS[name.partition('-')[0]](results)}\n{match[3]}"
 
     return _PART.sub(part, text)
 
@@ -135,13 +144,14 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="change nothing; fail if anything would change")
     known = parser.parse_args(arguments)
-    readme = ROOT / "README.md"
-    before = readme.read_text(encoding="utf-8")
-    after = render(before)
-    if known.check and after != before:
-        parser.exit(1, "README.md differs from benchmarks/results; run python training/readme.py.\n")
-    if not known.check:
-        readme.write_text(after, encoding="utf-8")
+    for name in PAGES:
+        page = ROOT / name
+        before = page.read_text(encoding="utf-8")
+        after = render(before)
+        if known.check and after != before:
+            parser.exit(1, f"{name} differs from benchmarks/results; run python training/readme.py.\n")
+        if not known.check:
+            page.write_text(after, encoding="utf-8")
 
 
 if __name__ == "__main__":

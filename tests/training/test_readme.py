@@ -3,6 +3,7 @@ import json
 import pytest
 
 from audiopg.training import readme
+from audiopg.training.ablation_report import summarise
 
 RESULTS = {
     "hardware": "a computer",
@@ -17,6 +18,7 @@ RESULTS = {
     },
 }
 TEXT = "before\n<!-- results:demo -->\nold\n<!-- /results -->\nafter\n"
+ABLATION = "<!-- results:ablation-ladder -->\n<!-- /results -->\n"
 
 
 @pytest.fixture
@@ -24,7 +26,9 @@ def house(tmp_path, monkeypatch):
     monkeypatch.setattr(readme, "ROOT", tmp_path)
     monkeypatch.setattr(readme, "RESULTS", tmp_path)
     (tmp_path / "demo.json").write_text(json.dumps(RESULTS))
+    (tmp_path / "docs").mkdir()
     (tmp_path / "README.md").write_text(TEXT)
+    (tmp_path / "docs/experiments.md").write_text(ABLATION)
     return tmp_path
 
 
@@ -40,6 +44,20 @@ def test_a_marked_part_is_written_from_its_results_and_nothing_else_is_touched(h
     assert "| pre-trained encoder | 71.9 ± 3.0 % | 70.0, 73.8 |" in text
     assert text.endswith("<!-- /results -->\nafter\n")
     readme.main(["--check"])
+
+
+def test_an_ablation_is_written_with_its_grid_and_command(house):
+    runs = [{"fold_accuracies": [0.5, 0.75], "factors": {"onset": 0.5}, "clips": 80, "pretraining_seconds": 60.0}]
+    grid = {"name": "ladder", "reference": "full", "seeds": [0], "test_folds": [], "cells": {"full": {"paper": 82.0}}}
+    report = {k: RESULTS[k] for k in ("hardware", "versions", "commit")} | {
+        **{"grid": grid, "benchmark": "ESC-10", "command": "python training/ablate.py ladder", "folds": [1, 2]},
+        **{"results": {"full": runs}, "summary": summarise({"full": runs}, "full")},
+    }
+    (house / "ablation-ladder.json").write_text(json.dumps(report))
+    readme.main([])
+    text = (house / "docs/experiments.md").read_text()
+    assert "| full | 80 | 1.0 | 62.50 (1) |  |  | 0.500 | 82.0 |" in text
+    assert "commit 0123456789ab; `python training/ablate.py ladder`." in text
 
 
 def test_a_readme_that_is_out_of_date_fails_the_check(house):
