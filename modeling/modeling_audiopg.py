@@ -36,10 +36,11 @@ from transformers.utils.output_capturing import capture_outputs
 from .configuration_audiopg import AudioPGConfig
 from .embedding_audiopg import (
     OVERLAP_SECONDS,
+    POOLINGS,
     WINDOW_SECONDS,
     AudioPGFrameEmbeddings,
+    check_pooling,
     frame_embeddings,
-    time_patch_means,
 )
 from .feature_extraction_audiopg import ArrayLike, AudioPGFeatureExtractor
 
@@ -717,6 +718,7 @@ class AudioPGModel(AudioPGPreTrainedModel):
         waveforms: ArrayLike | Sequence[ArrayLike],
         feature_extractor: AudioPGFeatureExtractor,
         *,
+        pooling: str = "mean",
         window_seconds: float = WINDOW_SECONDS,
         overlap_seconds: float = OVERLAP_SECONDS,
         batch_size: int = 16,
@@ -729,15 +731,20 @@ class AudioPGModel(AudioPGPreTrainedModel):
         Args:
             waveforms: One mono recording or many, as `AudioPGFeatureExtractor` takes them.
             feature_extractor: The checkpoint's own.
+            pooling: "mean" takes the mean over the mel patches of a moment; "mel" keeps them side by side, lowest
+                first: `num_mel_bins / patch_size` times as wide, and better for linear classifiers, which then see at
+                which height of the spectrum something was (see docs/experiments.md).
             window_seconds: Length of the windows that a longer recording is cut into.
             overlap_seconds: What neighbouring windows share.
             batch_size: Windows at a time; it changes nothing but speed and memory.
 
         Returns:
-            Shape `(recordings, hidden_size)`, float32, on the model's device.
+            Shape `(recordings, hidden_size)`, with "mel" `(recordings, hidden_size * num_mel_bins / patch_size)`;
+            float32, on the model's device.
 
         Raises:
-            ValueError: if a recording or a window is too short, or the feature extractor refuses the samples.
+            ValueError: if a recording or a window is too short, the feature extractor refuses the samples, or there is
+                no such pooling.
 
         Example:
             >>> model = AudioPGModel(AudioPGConfig.of_size("tiny"))
@@ -745,15 +752,15 @@ class AudioPGModel(AudioPGPreTrainedModel):
             torch.Size([2, 192])
         """
         windows = {"window_seconds": window_seconds, "overlap_seconds": overlap_seconds, "batch_size": batch_size}
-        return torch.stack(
-            [frames.embeddings.mean(dim=0) for frames in self._embed(waveforms, feature_extractor, **windows)]
-        )
+        recordings = self._embed(waveforms, feature_extractor, pooling, **windows)
+        return torch.stack([frames.embeddings.mean(dim=0) for frames in recordings])
 
     def embed_frames(
         self,
         waveforms: ArrayLike | Sequence[ArrayLike],
         feature_extractor: AudioPGFeatureExtractor,
         *,
+        pooling: str = "mean",
         window_seconds: float = WINDOW_SECONDS,
         overlap_seconds: float = OVERLAP_SECONDS,
         batch_size: int = 16,
@@ -763,13 +770,15 @@ class AudioPGModel(AudioPGPreTrainedModel):
         Args:
             waveforms: As `embed`, like the other arguments.
             feature_extractor: See `embed`.
+            pooling: See `embed`.
             window_seconds: See `embed`.
             overlap_seconds: See `embed`.
             batch_size: See `embed`.
 
         Returns:
-            For each recording its `embeddings`, the mean over the mel patches at each time patch averaged over the
-            windows that cover it, shape `(time patches, hidden_size)`; and `times`, their centres in seconds.
+            For each recording its `embeddings`, the mel patches at each time patch, pooled and averaged over the
+            windows that cover it, shape `(time patches, hidden_size)`, with "mel" as much wider as in `embed`; and
+            `times`, their centres in seconds.
 
         Raises:
             ValueError: as `embed`.
@@ -781,16 +790,19 @@ class AudioPGModel(AudioPGPreTrainedModel):
             (torch.Size([7, 192]), tensor([0.0900, 0.2500]))
         """
         windows = {"window_seconds": window_seconds, "overlap_seconds": overlap_seconds, "batch_size": batch_size}
-        return list(self._embed(waveforms, feature_extractor, **windows))
+        return list(self._embed(waveforms, feature_extractor, pooling, **windows))
 
     @torch.no_grad()
-    def _embed(self, waveforms: Any, feature_extractor: Any, **windows: Any) -> Iterator[AudioPGFrameEmbeddings]:
+    def _embed(
+        self, waveforms: Any, feature_extractor: Any, pooling: str, **windows: Any
+    ) -> Iterator[AudioPGFrameEmbeddings]:
+        check_pooling(pooling)
         columns = self.config.num_mel_bins // self.config.patch_size
         was_training = self.training
         self.eval()
         try:
             yield from frame_embeddings(
-                lambda inputs: time_patch_means(self(**inputs, return_dict=True).last_hidden_state, columns),
+                lambda inputs: POOLINGS[pooling](self(**inputs, return_dict=True).last_hidden_state, columns),
                 feature_extractor,
                 waveforms,
                 device=self.device,

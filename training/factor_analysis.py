@@ -96,7 +96,8 @@ class Encoders:
         by_layer = {}
         for source, model in (("random", self.random), ("pre-trained", self.pretrained)):
             tokens = embed_tokens(
-                *(model, self.feature_extractor, waveforms, [None, *layers], self.batch_size, self.device), mean=True
+                *(model, self.feature_extractor, waveforms, [None, *layers], self.batch_size, self.device),
+                pooling="mean",
             )
             output[source] = pooled(tokens[None])
             by_layer[source] = [pooled(tokens[layer]) for layer in layers]

@@ -67,6 +67,22 @@ def test_long_recordings_are_averaged_as_a_slow_loop_does(model):
     torch.testing.assert_close(model.embed(clip, feature_extractor)[0], expected.mean(dim=0), rtol=0, atol=1e-5)
 
 
+def test_mel_patches_side_by_side_say_where_in_the_spectrum_and_average_to_the_mean(model):
+    feature_extractor, clips = AudioPGFeatureExtractor(), [noise(25 * RATE), noise(8000)]
+    means, rows = (model.embed(clips, feature_extractor, pooling=pooling) for pooling in ("mean", "mel"))
+    assert rows.shape == (2, 8 * means.shape[1])
+    torch.testing.assert_close(rows.unflatten(1, (8, -1)).mean(dim=1), means, rtol=0, atol=1e-5)
+    tokens = model(**feature_extractor(clips[1], sampling_rate=RATE)).last_hidden_state[0, 1:]
+    torch.testing.assert_close(rows[1].unflatten(0, (8, -1))[2], tokens[2::8].mean(dim=0), rtol=0, atol=1e-5)
+    [frames] = model.embed_frames(clips[1], feature_extractor, pooling="mel")
+    torch.testing.assert_close(frames.embeddings.mean(dim=0), rows[1], rtol=0, atol=1e-5)
+
+
+def test_a_pooling_that_does_not_exist_is_refused(model):
+    with pytest.raises(ValueError, match="`pooling` is one of mean, mel, and got 'max'"):
+        model.embed(noise(8000), AudioPGFeatureExtractor(), pooling="max")
+
+
 @pytest.mark.parametrize("batch_size", [1, 3, 16])
 def test_a_recording_is_embedded_the_same_in_any_company(model, batch_size):
     clips = [noise(length, seed) for seed, length in enumerate([400, 30 * RATE, 8000, 11 * RATE, 16000])]

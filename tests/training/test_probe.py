@@ -208,7 +208,10 @@ def test_embeddings_do_not_depend_on_the_batch(model):
 def test_tokens_of_any_layer_are_the_encoder_s_without_padding(model):
     feature_extractor, waveforms = AudioPGFeatureExtractor(), noises([16000, 4000, 400])
     tokens = embed_tokens(model, feature_extractor, waveforms, [None, 0, 1], batch_size=2)
-    means = embed_tokens(model, feature_extractor, waveforms, [None, 0, 1], batch_size=3, mean=True)
+    means, rows = (
+        embed_tokens(model, feature_extractor, waveforms, [None, 0, 1], batch_size=3, pooling=pooling)
+        for pooling in ("mean", "mel")
+    )
     with torch.no_grad():
         for index, waveform in enumerate(waveforms):
             outputs = model.eval()(**feature_extractor(waveform, sampling_rate=16000), output_hidden_states=True)
@@ -217,6 +220,8 @@ def test_tokens_of_any_layer_are_the_encoder_s_without_padding(model):
                 torch.testing.assert_close(tokens[layer][index].float(), hidden_states[0, 1:], rtol=1e-3, atol=1e-3)
                 expected = hidden_states[0, 1:].mean(dim=0, keepdim=True)
                 torch.testing.assert_close(means[layer][index], expected, rtol=0, atol=1e-5)
+                of_mel_row = [hidden_states[0, 1 + row :: 8].mean(dim=0) for row in range(8)]
+                torch.testing.assert_close(rows[layer][index][0], torch.cat(of_mel_row), rtol=0, atol=1e-5)
 
 
 def test_embedding_leaves_the_training_mode(model):
@@ -267,7 +272,8 @@ def test_command_line_prints_a_table_and_writes_the_results(tmp_path, capsys):
         ]
     )
     table = capsys.readouterr().out
-    assert [line.split(" | ")[0] for line in table.splitlines()[2:]] == [
+    rows = [line.split(" | ")[0] for line in table.splitlines()[2:]]
+    assert [row for row in rows if not row.endswith(", mel rows apart")] == [
         "| log-mel mean and deviation",
         "| random encoder (seed 5)",
         "| random encoder (seed 5), layer 0",
@@ -276,6 +282,7 @@ def test_command_line_prints_a_table_and_writes_the_results(tmp_path, capsys):
         "| pre-trained encoder, layer 0",
         "| pre-trained encoder, layer 1",
     ]
+    assert len(rows) == 13
     report = json.loads(output.read_text())
     assert report["benchmark"] == "part of ESC-50"
     assert report["results"]["log-mel mean and deviation"]["fold_accuracies"] == [1.0, 1.0, 1.0]
@@ -289,7 +296,8 @@ def test_other_probes_and_layers_have_the_same_controls(choice, tmp_path, model)
     )
     log_mel = "log-mel frames" if choice == "attentive" else "log-mel mean and deviation"
     encoders = ["random encoder (seed 0)", "pre-trained encoder"]
-    rows = [name + layer for name in encoders for layer in ("", ", layer 0", ", layer 1")]
+    poolings = [""] if choice == "attentive" else ["", ", mel rows apart"]
+    rows = [name + layer + kept for name in encoders for layer in ("", ", layer 0", ", layer 1") for kept in poolings]
     assert list(report["results"]) == [log_mel, *rows]
     assert report["results"][log_mel]["mean"] > 0.9
     assert f"| part of ESC-50, {probe.PROBES[choice]} |" in probe.format_results(report)
