@@ -43,6 +43,9 @@ SIZES: dict[str, dict[str, int]] = {
 }
 """Named sizes as differences from the defaults of `AudioPGConfig`, which are the paper's."""
 
+POOLINGS = ("mean", "mel")
+"""What may become of the mel patches of a moment: their mean, or all of them side by side, lowest first."""
+
 _COUNTS = (
     "num_mel_bins",
     "patch_size",
@@ -58,6 +61,19 @@ _COUNTS = (
 
 # Accepted beside the fields: `PreTrainedConfig` turns them into attributes of another name.
 _INDIRECT_OPTIONS = {"num_labels", "attn_implementation"}
+
+
+def check_pooling(name: str, pooling: str) -> None:
+    """Refuse what is none of `POOLINGS`.
+
+    Raises:
+        ValueError: with the name of the option and what there is.
+
+    Example:
+        >>> check_pooling("pooling", "mel")
+    """
+    if pooling not in POOLINGS:
+        raise ValueError(f"`{name}` must be one of {', '.join(POOLINGS)}, got {pooling!r}: choose one of them.")
 
 
 @strict
@@ -83,13 +99,15 @@ class AudioPGConfig(PreTrainedConfig):
         decoder_intermediate_size: Width inside the feed-forward part of each decoder block.
         mask_ratio: Share of the patches hidden from the encoder in pre-training, at least 0 and below 1.
         norm_pix_loss: Whether the loss compares with patches standardised each by its own mean and variance.
+        classifier_pooling: What a classifier reads: "mean", the mean of all patch tokens, or "mel", the means over
+            time of every row of patches along mel side by side.
 
     Raises:
         ValueError: if two numbers do not fit together; the message names the rule, the value and the remedy.
 
     Example:
         >>> config = AudioPGConfig()
-        >>> config.hidden_size, config.num_mel_bins // config.patch_size
+        >>> config.hidden_size, config.num_mel_patches
         (768, 8)
     """
 
@@ -112,6 +130,7 @@ class AudioPGConfig(PreTrainedConfig):
     decoder_intermediate_size: int = 2048
     mask_ratio: float | int = 0.75
     norm_pix_loss: bool = True
+    classifier_pooling: str = "mean"
 
     def __post_init__(self, **kwargs: Any) -> None:
         """Check the numbers against each other, then hand what is left to `PreTrainedConfig`."""
@@ -127,7 +146,13 @@ class AudioPGConfig(PreTrainedConfig):
             value = getattr(self, name)
             if not 0 <= value < 1:
                 raise ValueError(f"`{name}` must be at least 0 and below 1, got {value}: write 75 % as 0.75.")
+        check_pooling("classifier_pooling", self.classifier_pooling)
         super().__post_init__(**kwargs)
+
+    @property
+    def num_mel_patches(self) -> int:
+        """Patches along mel."""
+        return self.num_mel_bins // self.patch_size
 
     def _check_positive(self) -> None:
         for name in _COUNTS:
@@ -177,4 +202,4 @@ class AudioPGConfig(PreTrainedConfig):
         return cls(**{**SIZES[size], **overrides})
 
 
-__all__ = ["AUTO_MAP", "SIZES", "AudioPGConfig"]
+__all__ = ["AUTO_MAP", "POOLINGS", "SIZES", "AudioPGConfig", "check_pooling"]

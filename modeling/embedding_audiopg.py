@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .configuration_audiopg import check_pooling
 from .feature_extraction_audiopg import ArrayLike, AudioPGFeatureExtractor, split_clips
 from .spectrogram_audiopg import frame_length, hop_length, num_frames
 
@@ -193,18 +194,18 @@ def time_patch_stacks(last_hidden_state: Tensor, columns: int) -> Tensor:
     return last_hidden_state[:, 1:].float().unflatten(1, (-1, columns)).flatten(2)
 
 
-POOLINGS = {"mean": time_patch_means, "mel": time_patch_stacks}
-"""What becomes of the mel patches of a moment: their mean, or all of them side by side."""
+def pool_mel_patches(last_hidden_state: Tensor, columns: int, pooling: str) -> Tensor:
+    """`time_patch_means` for "mean", `time_patch_stacks` for "mel".
 
-
-def check_pooling(pooling: str) -> None:
-    """Refuse what is none of `POOLINGS`.
+    Raises:
+        ValueError: if there is no such pooling.
 
     Example:
-        >>> check_pooling("mel")
+        >>> pool_mel_patches(torch.zeros(1, 1 + 4, 3), columns=2, pooling="mel").shape
+        torch.Size([1, 2, 6])
     """
-    if pooling not in POOLINGS:
-        raise ValueError(f"`pooling` is one of {', '.join(POOLINGS)}, and got {pooling!r}.")
+    check_pooling("pooling", pooling)
+    return (time_patch_means if pooling == "mean" else time_patch_stacks)(last_hidden_state, columns)
 
 
 def merge_windows(windows: Sequence[Window], frames: Sequence[Tensor]) -> Tensor:
@@ -296,16 +297,15 @@ def frame_embeddings(
 
 __all__ = [
     "OVERLAP_SECONDS",
-    "POOLINGS",
     "WINDOW_SECONDS",
     "AudioPGFrameEmbeddings",
     "Window",
     "check_mono",
-    "check_pooling",
     "frame_embeddings",
     "merge_windows",
     "patch_times",
     "plan_windows",
+    "pool_mel_patches",
     "time_patch_means",
     "time_patch_stacks",
 ]

@@ -36,11 +36,11 @@ from transformers.utils.output_capturing import capture_outputs
 from .configuration_audiopg import AudioPGConfig
 from .embedding_audiopg import (
     OVERLAP_SECONDS,
-    POOLINGS,
     WINDOW_SECONDS,
     AudioPGFrameEmbeddings,
-    check_pooling,
     frame_embeddings,
+    pool_mel_patches,
+    time_patch_stacks,
 )
 from .feature_extraction_audiopg import ArrayLike, AudioPGFeatureExtractor
 
@@ -579,7 +579,7 @@ class AudioPGDecoder(nn.Module):
         canvas = self.mask_token.expand(batch, num_patches, -1)
         canvas = canvas.scatter(1, ids_keep[..., None].expand_as(visible), visible)
 
-        columns = self.config.num_mel_bins // self.config.patch_size
+        columns = self.config.num_mel_patches
         positions = sincos_positions(num_patches // columns, columns, canvas.shape[-1], canvas.device)
         hidden_states = torch.cat([class_token, canvas + positions.to(canvas.dtype)], dim=1)
         attention_mask = _token_mask(self.config, hidden_states, valid)
@@ -684,7 +684,7 @@ class AudioPGModel(AudioPGPreTrainedModel):
         _check_inputs(self.config, input_values, attention_mask, noise)
         self._check_attentions(output_attentions)
         config = self.config
-        columns = config.num_mel_bins // config.patch_size
+        columns = config.num_mel_patches
         patches = patchify(input_values, config.patch_size)
         batch, num_patches, _ = patches.shape
         valid = None if attention_mask is None else valid_patches(attention_mask, config.patch_size, columns)
@@ -796,13 +796,12 @@ class AudioPGModel(AudioPGPreTrainedModel):
     def _embed(
         self, waveforms: Any, feature_extractor: Any, pooling: str, **windows: Any
     ) -> Iterator[AudioPGFrameEmbeddings]:
-        check_pooling(pooling)
-        columns = self.config.num_mel_bins // self.config.patch_size
+        columns = self.config.num_mel_patches
         was_training = self.training
         self.eval()
         try:
             yield from frame_embeddings(
-                lambda inputs: POOLINGS[pooling](self(**inputs, return_dict=True).last_hidden_state, columns),
+                lambda inputs: pool_mel_patches(self(**inputs, return_dict=True).last_hidden_state, columns, pooling),
                 feature_extractor,
                 waveforms,
                 device=self.device,
@@ -869,7 +868,7 @@ class AudioPGForPreTraining(AudioPGPreTrainedModel):
             num_patches = input_values.shape[1] * input_values.shape[2] // config.patch_size**2
             noise = torch.rand(input_values.shape[0], num_patches, device=input_values.device)
         encoded = self.audiopg(input_values, attention_mask, noise, return_dict=True, **kwargs)
-        columns = config.num_mel_bins // config.patch_size
+        columns = config.num_mel_patches
         valid = None if attention_mask is None else valid_patches(attention_mask, config.patch_size, columns)
         logits = self.decoder(encoded.last_hidden_state, encoded.mask, encoded.ids_restore, valid)
         loss = None
@@ -889,6 +888,8 @@ class AudioPGForPreTraining(AudioPGPreTrainedModel):
 class AudioPGForAudioClassification(AudioPGPreTrainedModel):
     """The encoder with a linear classifier on the mean of the patch tokens (AudioPG, section 4).
 
+    With `config.classifier_pooling` "mel", on the means over time of all rows of patches along mel, side by side.
+
     Args:
         config: Sizes of the model; `num_labels` and `problem_type` shape the classifier and its loss.
 
@@ -901,7 +902,8 @@ class AudioPGForAudioClassification(AudioPGPreTrainedModel):
     def __init__(self, config: AudioPGConfig) -> None:
         super().__init__(config)
         self.audiopg = AudioPGModel(config)
-        self.classifier = nn.Linear(config.hidden_size, config.num_labels or 0)
+        rows = config.num_mel_patches if config.classifier_pooling == "mel" else 1
+        self.classifier = nn.Linear(rows * config.hidden_size, config.num_labels or 0)
         self.post_init()
 
     def freeze_feature_encoder(self) -> None:
@@ -935,11 +937,18 @@ class AudioPGForAudioClassification(AudioPGPreTrainedModel):
             ValueError: as `AudioPGModel` and `classification_loss`.
         """
         encoded = self.audiopg(input_values, attention_mask, return_dict=True, **kwargs)
-        logits = self.classifier(encoded.pooler_output)
+        logits = self.classifier(self._pooled(encoded, attention_mask))
         loss = None if labels is None else classification_loss(logits, labels, self.config.problem_type)
         return SequenceClassifierOutput(
             loss=loss, logits=logits, hidden_states=encoded.hidden_states, attentions=encoded.attentions
         )
+
+    def _pooled(self, encoded: AudioPGModelOutput, attention_mask: Tensor | None) -> Tensor:
+        if self.config.classifier_pooling == "mean":
+            return encoded.pooler_output
+        rows = time_patch_stacks(encoded.last_hidden_state, self.config.num_mel_patches)
+        valid = None if attention_mask is None else valid_patches(attention_mask, self.config.patch_size, columns=1)
+        return _masked_mean(rows, valid).to(self.classifier.weight.dtype)
 
 
 __all__ = [

@@ -135,7 +135,7 @@ class AudioPGFeatureExtractionPipeline(ChunkPipeline):
 
     def _forward(self, inputs: dict[str, Any]) -> dict[str, Any]:  # type: ignore[override]
         outputs = self.model(input_values=inputs["input_values"], attention_mask=inputs["attention_mask"])
-        columns = self.model.config.num_mel_bins // self.model.config.patch_size
+        columns = self.model.config.num_mel_patches
         frames = time_patch_means(outputs.last_hidden_state, columns)
         return {"frames": frames, "num_samples": inputs["num_samples"], "is_last": inputs["is_last"]}
 

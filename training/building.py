@@ -183,7 +183,7 @@ def num_patches_of(recipe: PretrainingRecipe) -> int:
     else:
         num_samples = get_preset(recipe.preset, **recipe.synthesis).num_samples
     frames = num_frames(num_samples, _sampling_rate(recipe))
-    return -(-frames // config.patch_size) * (config.num_mel_bins // config.patch_size)
+    return -(-frames // config.patch_size) * config.num_mel_patches
 
 
 def flop_per_step(recipe: PretrainingRecipe) -> int:

@@ -26,6 +26,7 @@ def build_classifier(
     *,
     multi_label: bool,
     drop_path_rate: float,
+    pooling: str = "mean",
     seed: int,
     from_scratch: bool = False,
 ) -> PreTrainedModel:
@@ -36,6 +37,7 @@ def build_classifier(
         class_names: In the order of the labels.
         multi_label: Whether a clip may have several.
         drop_path_rate: Stochastic depth, where the model has it.
+        pooling: What the classifier reads, where the model has a choice: see `AudioPGConfig.classifier_pooling`.
         seed: Of all weights that are not loaded.
         from_scratch: Take the checkpoint's configuration and none of its weights.
 
@@ -43,7 +45,8 @@ def build_classifier(
         The model, in float32 on the CPU; the global random state is left alone.
 
     Raises:
-        ValueError: if weights of the encoder are missing from the checkpoint: the model would be half random.
+        ValueError: if weights of the encoder are missing from the checkpoint: the model would be half random; or if it
+            cannot pool so.
     """
     config = AutoConfig.from_pretrained(checkpoint)
     config.id2label = dict(enumerate(class_names))
@@ -53,6 +56,10 @@ def build_classifier(
         config.drop_path_rate = drop_path_rate
     elif drop_path_rate:
         logger.warning("%s has no stochastic depth: drop_path_rate is not used.", type(config).__name__)
+    if hasattr(config, "classifier_pooling"):
+        config.classifier_pooling = pooling
+    elif pooling != "mean":
+        raise ValueError(f"pooling is mean for {type(config).__name__}, which pools in its own way; got {pooling!r}.")
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         if from_scratch:

@@ -193,6 +193,7 @@ class FinetuningRun:
             self.cache.class_names,
             multi_label=self.cache.multi_label,
             drop_path_rate=self.recipe.drop_path_rate,
+            pooling=self.recipe.pooling,
             seed=self.recipe.seed,
             from_scratch=condition == SCRATCH,
         )

@@ -117,7 +117,7 @@ def reconstruct(
     if not 0 < mask_ratio < 1:
         raise ValueError(f"mask_ratio lies between 0 and 1, got {mask_ratio}.")
     config, trained_with = model.config, model.config.mask_ratio
-    columns = config.num_mel_bins // config.patch_size
+    columns = config.num_mel_patches
     noise = masking_pattern(pattern, input_values.shape[1] // config.patch_size, columns, seed)
     was_training = model.training
     try:

@@ -215,7 +215,7 @@ def embed_tokens(
     """
     was_training = model.training
     model.to(device).eval()  # type: ignore[arg-type]
-    columns, inner = model.config.num_mel_bins // model.config.patch_size, [k for k in layers if k is not None]
+    columns, inner = model.config.num_mel_patches, [k for k in layers if k is not None]
     tokens: dict[int | None, list[Tensor]] = {layer: [] for layer in layers}
     for inputs in _input_batches(feature_extractor, waveforms, batch_size, device, "Embedding"):
         outputs = model(**inputs, output_hidden_states=bool(inner))

@@ -30,6 +30,8 @@ class FinetuningRecipe:
         warmup_fraction: Share of the steps in which the rate rises from zero; it then falls to zero by a cosine.
         weight_decay: Of AdamW, on matrices.
         drop_path_rate: Stochastic depth of the last block, where the model has it.
+        pooling: What the classifier reads, where the model has a choice: `mean`, the mean of all tokens, or `mel`,
+            that of every row of patches along mel.
         clip_seconds: Clips are cropped in the middle or repeated to this length; None keeps them as they are.
         time_roll: Whether training clips are turned round in time.
         time_mask: Most frames that SpecAugment hides; 0 hides none.
@@ -53,6 +55,7 @@ class FinetuningRecipe:
     warmup_fraction: float = 0.1
     weight_decay: float = 0.05
     drop_path_rate: float = 0.1
+    pooling: str = "mean"
     clip_seconds: float | None = 10.24
     time_roll: bool = True
     time_mask: int = 192

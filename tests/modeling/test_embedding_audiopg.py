@@ -79,7 +79,7 @@ def test_mel_patches_side_by_side_say_where_in_the_spectrum_and_average_to_the_m
 
 
 def test_a_pooling_that_does_not_exist_is_refused(model):
-    with pytest.raises(ValueError, match="`pooling` is one of mean, mel, and got 'max'"):
+    with pytest.raises(ValueError, match="`pooling` must be one of mean, mel, got 'max'"):
         model.embed(noise(8000), AudioPGFeatureExtractor(), pooling="max")
 
 

@@ -345,13 +345,29 @@ def test_batch_with_padding_equals_its_clips_one_by_one_in_pretraining():
     assert batch.loss.item() == pytest.approx(total / count, abs=1e-5)
 
 
-def test_batch_with_padding_equals_its_clips_one_by_one_in_the_classifier():
-    model = build(AudioPGForAudioClassification, num_labels=5)
+@pytest.mark.parametrize("pooling", ["mean", "mel"])
+def test_batch_with_padding_equals_its_clips_one_by_one_in_the_classifier(pooling):
+    model = build(AudioPGForAudioClassification, num_labels=5, classifier_pooling=pooling)
     values, attention_mask, _, lengths = padded_batch()
     logits = model(values, attention_mask).logits
     for clip, length in enumerate(lengths):
         one = slice(clip, clip + 1)
         torch.testing.assert_close(logits[one], model(values[one, :length]).logits, **CLOSE)
+
+
+def test_a_classifier_may_read_every_mel_row_apart(tmp_path):
+    model = build(AudioPGForAudioClassification, num_labels=5, classifier_pooling="mel")
+    columns, width = model.config.num_mel_patches, model.config.hidden_size
+    assert model.classifier.weight.shape == (5, columns * width)
+    values, _ = draw()
+    tokens = model.audiopg(values).last_hidden_state[:, 1:]
+    rows = torch.cat([tokens[:, row::columns].mean(dim=1) for row in range(columns)], dim=1)
+    torch.testing.assert_close(model(values).logits, model.classifier(rows), **CLOSE)
+    model.save_pretrained(tmp_path)
+    again = AudioPGForAudioClassification.from_pretrained(tmp_path)
+    assert torch.equal(again(values).logits, model(values).logits)
+    with pytest.raises(ValueError, match="`classifier_pooling` must be one of mean, mel, got 'max'"):
+        AudioPGConfig(classifier_pooling="max")
 
 
 def test_mask_of_ones_changes_nothing():

@@ -42,6 +42,18 @@ def test_a_classifier_has_the_checkpoint_s_encoder_and_its_own_names(checkpoint)
     assert model.audiopg.layers[-1].drop_path.drop_rate == pytest.approx(0.2)
 
 
+@pytest.mark.parametrize("from_scratch", [False, True])
+def test_a_classifier_reads_what_the_recipe_says(checkpoint, from_scratch):
+    model = build(checkpoint, pooling="mel", from_scratch=from_scratch)
+    assert model.classifier.in_features == 8 * SMALL["hidden_size"]
+
+
+def test_another_model_s_pooling_is_its_own(tmp_path):
+    ast().save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="pooling is mean for ASTConfig"):
+        build(tmp_path, pooling="mel")
+
+
 def test_from_scratch_nothing_is_taken_from_the_checkpoint(checkpoint):
     kept = load_file(checkpoint / "model.safetensors")
     scratch = build(checkpoint, seed=1, from_scratch=True)
