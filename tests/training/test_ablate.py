@@ -37,8 +37,10 @@ def write_recordings(folder):
 
 
 @pytest.fixture
-def toy_grid(toy_recipe, tmp_path):
+def toy_grid(toy_recipe, tmp_path, monkeypatch):
     """Command-line words of a grid of two cells and two seeds."""
+    monkeypatch.setattr(ablation, "NUM_TRAINING_CLIPS", 60)  # in this process: workers decode factors from 900 clips
+    monkeypatch.setattr(ablation, "NUM_TEST_CLIPS", 30)
     write_recordings(tmp_path / "recordings")
     base = tmp_path / "base.yaml"
     base.write_text(yaml.safe_dump(dataclasses.asdict(toy_recipe(num_clips=8, checkpoint_every=1))))
@@ -155,10 +157,11 @@ def test_runs_side_by_side_that_are_told_to_stop_are_at_a_checkpoint(toy_grid, t
         assert json.loads((checkpoint / "manifest.json").read_text())["step"] >= json.loads(logged[-1])["step"]
 
 
-def test_a_failure_side_by_side_is_told_and_ends_the_others(toy_grid, capsys):
+def test_a_failure_side_by_side_is_told_and_ends_the_others(toy_grid, tmp_path, capsys):
+    (tmp_path / "nothing").mkdir()
     with pytest.raises(SystemExit):
-        main([*toy_grid, "--processes", "2", "--overrides.init_from", "nowhere"])
-    assert "nowhere" in capsys.readouterr().err
+        main([*toy_grid, "--processes", "2", "--overrides.init_from", str(tmp_path / "nothing")])
+    assert str(tmp_path / "nothing") in capsys.readouterr().err
 
 
 def test_recordings_of_another_data_set_and_folds_that_do_not_exist_are_refused(toy_grid, tmp_path, capsys):
