@@ -937,16 +937,19 @@ class AudioPGForAudioClassification(AudioPGPreTrainedModel):
             ValueError: as `AudioPGModel` and `classification_loss`.
         """
         encoded = self.audiopg(input_values, attention_mask, return_dict=True, **kwargs)
-        logits = self.classifier(self._pooled(encoded, attention_mask))
+        if self.config.classifier_pooling == "mean":
+            pooled = encoded.pooler_output
+        else:
+            pooled = self._mel_rows(encoded.last_hidden_state, attention_mask)
+        logits = self.classifier(pooled)
         loss = None if labels is None else classification_loss(logits, labels, self.config.problem_type)
         return SequenceClassifierOutput(
             loss=loss, logits=logits, hidden_states=encoded.hidden_states, attentions=encoded.attentions
         )
 
-    def _pooled(self, encoded: AudioPGModelOutput, attention_mask: Tensor | None) -> Tensor:
-        if self.config.classifier_pooling == "mean":
-            return encoded.pooler_output
-        rows = time_patch_stacks(encoded.last_hidden_state, self.config.num_mel_patches)
+    def _mel_rows(self, last_hidden_state: Tensor, attention_mask: Tensor | None) -> Tensor:
+        """Mean over time of every row of patches along mel, side by side, shape `(batch, rows * hidden_size)`."""
+        rows = time_patch_stacks(last_hidden_state, self.config.num_mel_patches)
         valid = None if attention_mask is None else valid_patches(attention_mask, self.config.patch_size, columns=1)
         return _masked_mean(rows, valid).to(self.classifier.weight.dtype)
 
