@@ -109,7 +109,7 @@ def columns(preset: Preset) -> dict[str, Column]:
     labels = {
         "snr_db": Column(0, "float", "dB", "level of the signal over the background noise, mean over the clip"),
         "active_events": Column(
-            1, "int", "", "how many events sound at the centre of each log-mel frame, every 10 ms"
+            1, "int", "", "how many events are between onset and end at the centre of each log-mel frame, every 10 ms"
         ),
     }
     return ours | {name: _column(name, preset) for name in (*_OF_CLIPS, *_OF_EVENTS, *_OF_PARTIALS)} | labels

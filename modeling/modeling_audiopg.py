@@ -732,8 +732,8 @@ class AudioPGModel(AudioPGPreTrainedModel):
             waveforms: One mono recording or many, as `AudioPGFeatureExtractor` takes them.
             feature_extractor: The checkpoint's own.
             pooling: "mean" takes the mean over the mel patches of a moment; "mel" keeps them side by side, lowest
-                first: `num_mel_bins / patch_size` times as wide, and better for linear classifiers, which then see at
-                which height of the spectrum something was (see docs/experiments.md).
+                first: `num_mel_bins / patch_size` times as wide, which tells linear classifiers at which height of the
+                spectrum something was.
             window_seconds: Length of the windows that a longer recording is cut into.
             overlap_seconds: What neighbouring windows share.
             batch_size: Windows at a time; it changes nothing but speed and memory.

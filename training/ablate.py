@@ -13,6 +13,7 @@ the log-mel, and the paper's figures beside.
 
 import argparse
 import dataclasses
+import hashlib
 import json
 import multiprocessing
 import os
@@ -21,7 +22,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -35,7 +36,7 @@ from transformers.utils import logging
 
 from audiopg.data_scripts.audio_files import read_audio_files
 from audiopg.data_scripts.benchmarks import load_esc50
-from audiopg.data_scripts.synthesis import get_preset
+from audiopg.data_scripts.synthesis import SYNTHESIZER_VERSION, Preset, get_preset
 from audiopg.modeling.configuration_audiopg import AudioPGConfig
 from audiopg.modeling.feature_extraction_audiopg import AudioPGFeatureExtractor
 from audiopg.modeling.modeling_audiopg import AudioPGForPreTraining, AudioPGModel
@@ -54,6 +55,9 @@ FACTOR_PRESET = "reference"
 """Whose clips the factors are decoded from, whatever the encoder was trained on."""
 
 NUM_TRAINING_CLIPS, NUM_TEST_CLIPS = 600, 300
+
+STOPPED = 130
+"""Exit status of a command that was asked to stop."""
 
 
 @dataclass(frozen=True)
@@ -92,8 +96,12 @@ class AblationGrid:
         for name, cell in self.cells.items():
             if not isinstance(cell, dict) or set(cell) - {"overrides", "paper"}:
                 raise ValueError(f"cells.{name} has `overrides` and perhaps `paper`, got {cell!r}.")
+        keys: dict[str, str] = {}
         for name in self.cells:
-            self.recipe(name, self.seeds[0])  # a wrong field is found before hours have gone by
+            key = run_key(self.recipe(name, self.seeds[0]))  # a wrong field is found before hours have gone by
+            if key in keys:
+                raise ValueError(f"Cells of a grid differ in what is learnt, and {keys[key]!r} and {name!r} do not.")
+            keys[key] = name
 
     def recipe(self, cell: str, seed: int) -> PretrainingRecipe:
         """The recipe of a cell.
@@ -148,12 +156,14 @@ class Benchmark:
         waveforms: At the sampling rate of the encoders, each `(samples,)`.
         labels: Class of each clip.
         folds: Official fold of each clip.
+        key: Name and a digest of file names, labels and folds.
     """
 
     name: str
     waveforms: Sequence[Any]
     labels: np.ndarray
     folds: np.ndarray
+    key: str
 
     @classmethod
     @cache
@@ -161,7 +171,25 @@ class Benchmark:
         """Read a folder in ESC-50's layout, once in a process."""
         dataset = load_esc50(folder)
         waveforms = read_audio_files(dataset["audio"], sampling_rate)
-        return cls(dataset.info.dataset_name, waveforms, np.array(dataset["label"]), np.array(dataset["fold"]))
+        labels, folds = np.array(dataset["label"]), np.array(dataset["fold"])
+        files = [Path(path).name for path in dataset["audio"]]
+        content = json.dumps([files, labels.tolist(), folds.tolist()])
+        name = dataset.info.dataset_name
+        return cls(name, waveforms, labels, folds, f"{name} {hashlib.sha256(content.encode()).hexdigest()[:16]}")
+
+
+def factor_preset(recipe: PretrainingRecipe) -> Preset:
+    """Whose clips the factors are decoded from: as long, and at the same rate, as those that a run was trained on.
+
+    Raises:
+        ValueError: if the rate is too low for the preset.
+
+    Example:
+        >>> factor_preset(load_recipe(PretrainingRecipe, "tiny")).duration
+        2.56
+    """
+    given = recipe.recordings or recipe.synthesis
+    return get_preset(FACTOR_PRESET, **{name: given[name] for name in ("duration", "sampling_rate") if name in given})
 
 
 def measure(
@@ -171,15 +199,13 @@ def measure(
 
     Args:
         features_of: Waveforms to features, `(clips, features)`.
-        recipe: Of the run; the factors are decoded from clips as long as those that it was trained on.
+        recipe: Of the run.
         benchmark: To probe on.
 
     Returns:
         `fold_accuracies` of the linear probe, and `factors`: R^2 of frequency, level and onset.
     """
-    lengths = {"duration": (recipe.recordings or recipe.synthesis).get("duration")}
-    overrides = {name: value for name, value in lengths.items() if value is not None}
-    clips = factor_clips(get_preset(FACTOR_PRESET, **overrides), NUM_TRAINING_CLIPS + NUM_TEST_CLIPS)
+    clips = factor_clips(factor_preset(recipe), NUM_TRAINING_CLIPS + NUM_TEST_CLIPS)
     features, targets = features_of(list(clips.waveforms)), np.stack(list(clips.factors.values()), axis=1)
     cut = NUM_TRAINING_CLIPS
     scores = decode_factors(features[:cut], targets[:cut], features[cut:], targets[cut:])
@@ -199,7 +225,7 @@ def load_encoder(recipe: PretrainingRecipe, run_folder: Path) -> tuple[AudioPGMo
 
 
 def run_key(recipe: PretrainingRecipe) -> str:
-    """A name for a run, equal for recipes that give the same encoder.
+    """A name for a run, equal for recipes that give the same encoder with this synthesizer.
 
     Example:
         >>> recipe = load_recipe(PretrainingRecipe, "tiny")
@@ -207,7 +233,7 @@ def run_key(recipe: PretrainingRecipe) -> str:
         True
     """
     limit = "" if recipe.max_minutes is None else f"-{recipe.max_minutes:g}min"
-    return fingerprint(recipe) + limit
+    return f"{fingerprint(recipe)}-{SYNTHESIZER_VERSION}{limit}"
 
 
 def kept_or_made(path: Path, key: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
@@ -229,7 +255,7 @@ def kept_or_made(path: Path, key: str, make: Callable[[], dict[str, Any]]) -> di
         if kept["key"] != key:
             raise ValueError(f"{path} was measured on {kept['key']}, not {key}; choose another --output_dir.")
         return kept
-    made = {"key": key, **make()}
+    made = {"key": key, **make(), **environment()}
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, json.dumps(made, indent=2))
     return made
@@ -257,6 +283,16 @@ class Job:
         unmeasured = {"window": "hann", "mean": 0.0, "std": 1.0}
         return Benchmark.read(self.esc50_dir, build_feature_extractor(self.recipe, unmeasured).sampling_rate)
 
+    @property
+    def log(self) -> Path:
+        """What a run in a process of its own has to say."""
+        return self.folder / "log.txt"
+
+    @staticmethod
+    def key(benchmark: Benchmark) -> str:
+        """What the measurements of a run are made on."""
+        return f"{benchmark.key}, factors of {NUM_TRAINING_CLIPS} + {NUM_TEST_CLIPS} clips of {FACTOR_PRESET}"
+
     def run(self) -> dict[str, Any]:
         """Pre-train and probe, or take what is there.
 
@@ -282,10 +318,9 @@ class Job:
                 "pretraining_seconds": facts["seconds"],
                 "pretraining_commit": facts["commit"],
                 "probe_seconds": round(time.perf_counter() - started, 1),
-                **environment(),
             }
 
-        return kept_or_made(self.folder / "result.json", benchmark.name, make)
+        return kept_or_made(self.folder / "result.json", self.key(benchmark), make)
 
     def random_encoder(self, seed: int) -> dict[str, Any]:
         """What an encoder of the same shape reaches that has learnt nothing."""
@@ -298,7 +333,7 @@ class Job:
                 lambda clips: embed(untrained, extractor, clips, device=self.device), self.recipe, benchmark
             )
 
-        return kept_or_made(self.folder / f"random_{seed}.json", benchmark.name, make)
+        return kept_or_made(self.folder / f"random_{seed}.json", self.key(benchmark), make)
 
     def log_mel(self) -> dict[str, Any]:
         """What the log-mel's mean and deviation reach without any encoder."""
@@ -310,33 +345,34 @@ class Job:
                 lambda clips: log_mel_features(extractor, clips, device=self.device), self.recipe, benchmark
             )
 
-        return kept_or_made(self.folder / "log_mel.json", benchmark.name, make)
+        return kept_or_made(self.folder / "log_mel.json", self.key(benchmark), make)
 
 
-_stopping: Any = None
-"""Of a worker: an event that says that no further run is to begin."""
-
-
-def _begin_worker(processes: int, stopping: Any) -> None:
-    """A fair share of the threads for this process."""
-    global _stopping  # the one way in for what cannot be pickled
-    _stopping = stopping
-    torch.set_num_threads(max(1, torch.get_num_threads() // processes))
+def _run_quietly(job: Job, threads: int) -> None:
+    """Run a job in a process of its own, what it prints going to `log.txt` of its folder."""
+    torch.set_num_threads(threads)
     logging.set_verbosity_error()
-
-
-def _run_quietly(job: Job) -> dict[str, Any] | None:
-    """Run a job with what it prints going to `log.txt` of its folder; None if it was asked to stop."""
-    if _stopping.is_set():
-        return None
-    job.folder.mkdir(parents=True, exist_ok=True)
-    with (job.folder / "log.txt").open("a", encoding="utf-8") as log:
+    with job.log.open("a", encoding="utf-8") as log:
         for stream in (sys.stdout, sys.stderr):
             os.dup2(log.fileno(), stream.fileno())
     try:
-        return job.run()
+        job.run()
     except KeyboardInterrupt:
-        return None
+        sys.exit(STOPPED)
+
+
+def _run_apart(job: Job, threads: int) -> dict[str, Any]:
+    """The result of a job that runs in a process of its own."""
+    job.folder.mkdir(parents=True, exist_ok=True)
+    process = multiprocessing.get_context("spawn").Process(target=_run_quietly, args=(job, threads))
+    process.start()
+    process.join()
+    if process.exitcode in (STOPPED, -signal.SIGINT, -signal.SIGTERM):
+        raise KeyboardInterrupt
+    if process.exitcode:
+        said = job.log.read_text(encoding="utf-8").strip().splitlines() or [f"exit status {process.exitcode}"]
+        raise RuntimeError(f"{job.recipe.name}, seed {job.recipe.seed}: {said[-1]} All that it said is in {job.log}.")
+    return job.run()  # what it left
 
 
 def run_all(jobs: Sequence[Job], processes: int) -> Iterator[dict[str, Any]]:
@@ -349,27 +385,25 @@ def run_all(jobs: Sequence[Job], processes: int) -> Iterator[dict[str, Any]]:
 
     Raises:
         KeyboardInterrupt: if it was asked to stop; runs that had begun are at a checkpoint.
+        RuntimeError: if a run in a process of its own failed, with the last line that it wrote.
     """
     if processes == 1:
         yield from (job.run() for job in jobs)
         return
-    context = multiprocessing.get_context("spawn")
-    stopping, terminated = context.Event(), signal.signal(signal.SIGTERM, _stop_children)
-    with ProcessPoolExecutor(processes, context, _begin_worker, (processes, stopping)) as pool:
-        try:
-            for result in tqdm(pool.map(_run_quietly, jobs), total=len(jobs), desc="Runs", unit="run", disable=None):
-                if result is None:
-                    raise KeyboardInterrupt
-                yield result
-        except KeyboardInterrupt:
-            stopping.set()  # the terminal, or _stop_children, has told those that run
-            raise
-        except Exception:
-            stopping.set()
-            _terminate_children()
-            raise
-        finally:
-            signal.signal(signal.SIGTERM, terminated)
+    threads = max(1, torch.get_num_threads() // processes)
+    terminated = signal.signal(signal.SIGTERM, _stop_children)
+    pool = ThreadPoolExecutor(processes)
+    try:
+        results = pool.map(_run_apart, jobs, [threads] * len(jobs))
+        yield from tqdm(results, total=len(jobs), desc="Runs", unit="run", disable=None)
+    except KeyboardInterrupt:
+        raise  # a terminal has told the others too, and _stop_children has
+    except BaseException:
+        _terminate_children()
+        raise
+    finally:
+        pool.shutdown(cancel_futures=True)
+        signal.signal(signal.SIGTERM, terminated)
 
 
 def _terminate_children() -> None:
@@ -380,6 +414,25 @@ def _terminate_children() -> None:
 def _stop_children(_number: int, _frame: object) -> None:
     _terminate_children()
     raise KeyboardInterrupt
+
+
+def environments_of(results: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Hardware, versions and commits of results, each combination once.
+
+    Example:
+        >>> one = {"hardware": "a CPU", "versions": {}, "commit": "0123", "loss": 1.0}
+        >>> found = environments_of([one, {**one, "loss": 2.0}, {**one, "pretraining_commit": "4567"}])
+        >>> [environment["commit"] for environment in found]
+        ['0123', '4567']
+    """
+    found = [
+        {
+            **{name: run[name] for name in ("hardware", "versions")},
+            "commit": run.get("pretraining_commit", run["commit"]),
+        }
+        for run in results
+    ]
+    return [one for position, one in enumerate(found) if one not in found[:position]]
 
 
 def ablate(
@@ -405,6 +458,10 @@ def ablate(
     recipes = [grid.recipe(name, seed) for seed in grid.seeds for name in grid.cells]
     jobs = [Job(recipe, output_dir / "runs" / run_key(recipe), esc50_dir, device) for recipe in recipes]
     reference = jobs[list(grid.cells).index(grid.reference)]
+    for recipe in recipes:
+        factor_preset(recipe)  # for its complaints, before hours have gone by
+    if processes > 1 and any(recipe.max_minutes is not None for recipe in recipes):
+        raise ValueError("Runs of equal time have the machine to themselves: leave --processes at 1 with max_minutes.")
     benchmark = reference.benchmark()
     folds = np.unique(benchmark.folds).tolist()
     if unknown := sorted(set(grid.test_folds) - set(folds)):
@@ -421,7 +478,7 @@ def ablate(
         "num_clips": len(benchmark.labels),
         "folds": folds,
         "command": command,
-        **environment(),
+        "environments": environments_of([run for runs in results.values() for run in runs]),
         "results": results,
         "summary": summarise(results, grid.reference, tested),
     }
@@ -446,16 +503,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if known.processes < 1:
         parser.error(f"--processes is 1 or more, got {known.processes}.")
     logging.set_verbosity_error()
-    words = sys.argv[1:] if arguments is None else arguments
     try:
         grid = load_grid(known.grid, parse_overrides(rest))
-        command = shlex.join(["python", "training/ablate.py", *words])
+        # What a reader would type: neither where this machine keeps the recordings nor where the results went.
+        command = shlex.join(["python", "training/ablate.py", known.grid, "--esc50_dir", known.esc50_dir.name, *rest])
         device = "cuda" if torch.cuda.is_available() else "cpu"
         ablate(grid, known.esc50_dir, known.output_dir, command, device, known.processes)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RuntimeError, FloatingPointError) as error:
         parser.exit(2, f"{parser.prog}: {error}\n")
     except KeyboardInterrupt:
-        parser.exit(130, f"{parser.prog}: stopped; the same command goes on.\n")
+        parser.exit(STOPPED, f"{parser.prog}: stopped; the same command goes on.\n")
     sys.stdout.write((known.output_dir / grid.name / "table.md").read_text(encoding="utf-8"))
 
 

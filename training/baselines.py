@@ -10,6 +10,7 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from audiopg.training.feature_cache import Batches, FeatureCache
@@ -55,21 +56,23 @@ def pooled_embeddings(model: PreTrainedModel, batches: Batches, clips: Sequence[
     """What the classifier of a model reads of each clip.
 
     Args:
-        model: Any classifier on spectrograms, ours or not; its encoder's `pooler_output` is taken.
+        model: Any classifier on spectrograms, ours or not, whose head is called `classifier`.
         batches: Of the data set.
         clips: Which clips.
         device: Where to compute.
 
     Returns:
-        Shape `(clips, hidden_size)`, float32.
+        Shape `(clips, features of the head)`, float32.
     """
-    encoder = model.base_model.to(device).eval()
-    embeddings = []
+    model.to(device).eval()  # type: ignore[arg-type]
+    embeddings: list[Tensor] = []
+    reading = model.classifier.register_forward_pre_hook(lambda _, read: embeddings.append(read[0].float().cpu()))
     for start in range(0, len(clips), _BATCH_SIZE):
         batch = {name: values.to(device) for name, values in batches(clips[start : start + _BATCH_SIZE]).items()}
         inputs = batches.finish(batch)
         del inputs["labels"]
-        embeddings.append(encoder(**inputs).pooler_output.float().cpu())
+        model(**inputs)
+    reading.remove()
     return torch.cat(embeddings).numpy()
 
 

@@ -14,6 +14,7 @@ from transformers import AutoConfig, AutoModelForAudioClassification, PreTrained
 from transformers.utils import logging as logging_of_transformers
 
 import audiopg  # noqa: F401 - registers our classes
+from audiopg.modeling.configuration_audiopg import check_pooling
 
 logger = logging.getLogger(__name__)
 
@@ -26,7 +27,7 @@ def build_classifier(
     *,
     multi_label: bool,
     drop_path_rate: float,
-    pooling: str = "mean",
+    pooling: str,
     seed: int,
     from_scratch: bool = False,
 ) -> PreTrainedModel:
@@ -48,6 +49,7 @@ def build_classifier(
         ValueError: if weights of the encoder are missing from the checkpoint: the model would be half random; or if it
             cannot pool so.
     """
+    check_pooling("pooling", pooling)
     config = AutoConfig.from_pretrained(checkpoint)
     config.id2label = dict(enumerate(class_names))
     config.label2id = {name: index for index, name in enumerate(class_names)}

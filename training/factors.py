@@ -73,7 +73,7 @@ FACTORS: Mapping[str, Factor] = MappingProxyType(
         "cutoff": Factor("octaves", "cutoff", "one damped event", logarithmic=True),
         "events": Factor("", "num_events", "several events", kind="count"),
         "transient": Factor("", "transient", "one event or a burst too", kind="class", names=("absent", "present")),
-        "mode": Factor("", "mode", "one event of any kind", kind="class", names=PITCHED_MODES),
+        "mode": Factor("", "mode", "one event of any pitched kind", kind="class", names=PITCHED_MODES),
     }
 )
 """Every factor that is looked for: the paper's three, and beyond it what else makes a clip.
@@ -90,7 +90,7 @@ PROBE_SETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
         "several events": {"transient_probability": 0.0},
         # As long as the clip: where bursts are part of a source, a short event would mostly miss them.
         "one event or a burst too": {**_ONE_EVENT, "transient_probability": 0.5, "event_length": 3600.0},
-        "one event of any kind": {**_ONE_EVENT, "mode": list(PITCHED_MODES)},
+        "one event of any pitched kind": {**_ONE_EVENT, "mode": list(PITCHED_MODES)},
     }
 )
 """Sets of probe clips: what each changes in a preset. Whatever is not named is sampled from the preset's ranges."""
@@ -205,7 +205,7 @@ def probe_clips(preset: str | Preset, probe_set: str, num_clips: int, seed: int 
         ValueError: if there is no such set.
 
     Example:
-        >>> clips = probe_clips(get_preset("reference", duration=1.0), "one event of any kind", num_clips=3)
+        >>> clips = probe_clips(get_preset("reference", duration=1.0), "one event of any pitched kind", num_clips=3)
         >>> sorted(clips.factors), clips.factors["mode"].dtype
         (['mode'], dtype('int64'))
     """

@@ -30,6 +30,7 @@ from transformers import BatchFeature, PreTrainedModel
 
 from audiopg.data_scripts.audio_files import read_audio_files
 from audiopg.data_scripts.benchmarks import load_esc50
+from audiopg.modeling.configuration_audiopg import check_pooling
 from audiopg.modeling.feature_extraction_audiopg import AudioPGFeatureExtractor
 from audiopg.modeling.modeling_audiopg import AudioPGModel, valid_patches
 from audiopg.training.attentive import attentive_probe
@@ -213,6 +214,8 @@ def embed_tokens(
         >>> [clip.shape for clip in tokens[1]]
         [torch.Size([56, 12]), torch.Size([8, 12])]
     """
+    if pooling is not None:
+        check_pooling("pooling", pooling)
     was_training = model.training
     model.to(device).eval()  # type: ignore[arg-type]
     columns, inner = model.config.num_mel_patches, [k for k in layers if k is not None]

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from audiopg.modeling.configuration_audiopg import check_pooling
 from audiopg.training.feature_cache import FeatureCache
 
 DRAWN_VALIDATION = 0.1
@@ -71,6 +72,7 @@ class FinetuningRecipe:
 
     def __post_init__(self) -> None:
         """Refuse what cannot be run."""
+        check_pooling("pooling", self.pooling)
         for name in ("epochs", "batch_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is 1 or more, got {getattr(self, name)}.")

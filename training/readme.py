@@ -104,7 +104,11 @@ def features_part(results: dict[str, Any]) -> str:
 
 def ablation_part(results: dict[str, Any]) -> str:
     """What `training/ablate.py` measured."""
-    return f"{format_table(results)}\n{_measured_on(results)}; `{results['command']}`."
+    machines = "; ".join(dict.fromkeys(one["hardware"] for one in results["environments"]))
+    torches = ", ".join(dict.fromkeys(one["versions"]["torch"] for one in results["environments"]))
+    commits = ", ".join(dict.fromkeys(one["commit"] for one in results["environments"]))
+    measured = f"Each run measured on {machines}, torch {torches}, commits {commits}"
+    return f"{format_table(results)}\n{measured}; `{results['command']}`."
 
 
 PARTS: dict[str, Callable[[dict[str, Any]], str]] = {

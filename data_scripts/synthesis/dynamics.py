@@ -78,5 +78,6 @@ def strikes(start: Tensor, period: Tensor, decay: Tensor, *, num_samples: int) -
         >>> (1000 * level).round().int().tolist()
         [[1000, 368, 135, 1000, 368]]
     """
-    time = start.float()[:, None] + torch.arange(num_samples, device=start.device, dtype=torch.float32)
+    since = torch.remainder(start.double(), period.double()).float()[:, None]  # since a strike, however late the start
+    time = since + torch.arange(num_samples, device=start.device, dtype=torch.float32)
     return torch.remainder(time, period.float()[:, None]).div_(-decay.float()[:, None]).exp_()

@@ -16,7 +16,7 @@ from torch import Tensor
 from audiopg.data_scripts.counter_random import random_bits, uniform
 
 SYNTHESIZER_VERSION = "0.2.0"
-"""Changes whenever any clip of any preset changes; recorded in every run, data set, checkpoint and card."""
+"""Changes whenever any clip of any preset changes, or what it is described by; recorded wherever clips are used."""
 
 PITCHED_MODES = ("harmonic", "fm", "pulse")
 MODES = (*PITCHED_MODES, "noise")
@@ -116,7 +116,8 @@ class Preset:
         shared_source: One source per clip, read by all its events at different places, its transient part of it
             (the research code), instead of one source per event and the transient beside them (the paper, equation 2).
         band_limited: Sources are sums of partials, FM sidebands and the Fourier series of pulses included, and those
-            from the Nyquist frequency on are left out. Otherwise they alias, as in the research code.
+            from the Nyquist frequency on are left out. Otherwise they alias, as in the research code. Bands of noise
+            have no partials, and fold back in either case.
         enveloped: Whether events have an ADSR envelope; otherwise they are of constant level.
         clipped_by_damping: Whether the low-pass filter clips its output to [-1, 1], as the research code's does.
         overrides: What differs from the preset of that name.
@@ -173,7 +174,10 @@ class Preset:
 
 
 def _reference_ranges() -> dict[str, Range | Choice]:
-    """Every distribution of the research code (AudioPG, section 3.1), with the paper's symbols where it has them."""
+    """Every distribution of the research code (AudioPG, section 3.1), with the paper's symbols where it has them.
+
+    Bands of noise, strikes and rooms are ours, and off.
+    """
     return {
         "f0": Range(50.0, 2000.0, "Hz", "fundamental frequency of a source", minimum=1.0),
         "mode": Choice(PITCHED_MODES, "", "kind of source: harmonic, fm, pulse or noise", names=MODES),

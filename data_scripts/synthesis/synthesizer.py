@@ -71,10 +71,11 @@ def _flatten_events(parameters: Parameters, clip: Tensor, slot: Tensor, device: 
 def _envelope(events: _Events, event: Tensor, start: Tensor, preset: Preset, num_samples: int) -> Tensor:
     """Level of the listed events from `start` samples after their onset on."""
     length = events.length[event]
-    if not preset.enveloped:
-        return gate(start, length, num_samples=num_samples) * events["amplitude"][event, None].float()
-    attack, decay = (events[name][event] * preset.sampling_rate for name in ("attack", "decay"))
-    envelope = adsr(start, attack, decay, length, num_samples=num_samples)
+    if preset.enveloped:
+        attack, decay = (events[name][event] * preset.sampling_rate for name in ("attack", "decay"))
+        envelope = adsr(start, attack, decay, length, num_samples=num_samples)
+    else:
+        envelope = gate(start, length, num_samples=num_samples)
     if preset.ranges["strike_probability"].high > 0:
         period, fall = (events[f"strike_{name}"][event] * preset.sampling_rate for name in ("period", "decay"))
         level = strikes(start, period, fall, num_samples=num_samples)

@@ -132,6 +132,17 @@ def test_rows_of_every_preset_have_the_declared_features(name):
     assert list(row) == list(features(preset))
 
 
+def test_noise_without_a_pitch_is_null_in_the_data_set(tmp_path):
+    rich = {"mode": ["harmonic", "noise"], "room_probability": 0.5, **SHORT}
+    noisy = AudioPGSynthetic(str(tmp_path), preset="audiopg", num_clips=8, synthesis=rich)
+    noisy.download_and_prepare()
+    clips = noisy.as_dataset(split="train")
+    expected = list(rows(get_preset("audiopg", **rich), 0, 0, 8))
+    for name in ("f0", "band_centre", "room_time"):
+        assert clips[name][:] == [row[name] for row in expected]
+    assert any(None in pitches for pitches in clips["f0"])
+
+
 def test_every_column_is_described(cache):
     preset = get_preset("reference")
     lines = describe_columns(preset).splitlines()

@@ -137,6 +137,30 @@ def test_a_clip_is_put_in_words(mode, words):
         assert ("no low-pass" in lines) == (not row["damping"])
 
 
+def test_noise_strikes_and_rooms_are_in_rows_and_words_where_they_sound():
+    rich = {"mode": list(MODES), "strike_probability": 0.5, "room_probability": 0.5}
+    parameters = draw("audiopg", 0, range(CLIPS), **rich)
+    rows = clip_rows(parameters, torch.full((CLIPS,), 20.0))
+    seen = set()
+    for clip, row in enumerate(rows):
+        lines = describe(row, parameters.preset)
+        assert any(line.startswith("room: ") for line in lines) == row["room"]
+        assert [row[name] is None for name in ("room_time", "room_level")] == [not row["room"]] * 2
+        for event in range(row["num_events"]):
+            is_noise, struck = MODES[row["mode"][event]] == "noise", row["strike"][event]
+            seen.add((is_noise, struck, row["room"]))
+            assert (row["f0"][event] is None) == is_noise
+            assert (row["band_width"][event] is not None) == is_noise
+            assert (row["strike_period"][event] is not None) == (row["strike_decay"][event] is not None) == struck
+            assert ("Hz wide at" in lines[event]) == is_noise
+            assert ("struck every" in lines[event]) == struck
+            if is_noise:
+                assert row["band_width"][event] == parameters["band_width"][clip, event]
+    assert len(seen) == 8
+    described = columns(parameters.preset)
+    assert {described[name].unit for name in ("band_centre", "band_width")} == {"Hz"}
+
+
 def test_a_burst_within_a_shared_source_is_said_to_be_there():
     parameters = draw("reference", 0, [0], transient_probability=1)
     row = clip_rows(parameters, torch.tensor([20.0]))[0]

@@ -111,7 +111,8 @@ def test_grids_share_the_runs_of_cells_that_they_share_and_may_test_on_some_fold
     assert second["summary"]["sine"]["accuracy"]["mean"] == pytest.approx(np.mean([folds[0][0], folds[0][2]]))
 
 
-def test_runs_side_by_side_give_what_they_give_in_turn(toy_grid, tmp_path, capfd):
+def test_runs_side_by_side_give_what_they_give_in_turn(toy_grid, tmp_path, monkeypatch, capfd):
+    monkeypatch.undo()  # other processes measure on as many clips as the package says
     words = [*toy_grid, "--seeds", "[0]"]
     main(words)
     in_turn = results_of(tmp_path)["results"]
@@ -124,6 +125,7 @@ def test_runs_side_by_side_give_what_they_give_in_turn(toy_grid, tmp_path, capfd
     )
     assert at_once["full"][0]["hardware"].endswith(f"{max(1, torch.get_num_threads() // 2)} threads")
     assert "clips/s" not in capfd.readouterr().err
+    assert "/" not in results_of(tmp_path)["command"].removeprefix("python training/ablate.py").replace(words[0], "")
     logs = list((tmp_path / "out/runs").glob("*/log.txt"))
     assert len(logs) == 2
     assert all("clips/s" in log.read_text() for log in logs)
@@ -174,6 +176,23 @@ def test_recordings_of_another_data_set_and_folds_that_do_not_exist_are_refused(
         ablation.kept_or_made(path, "ESC-50", dict)
 
 
+def test_runs_of_equal_time_are_refused_side_by_side(toy_grid, capsys):
+    with pytest.raises(SystemExit):
+        main([*toy_grid, "--processes", "2", "--overrides.max_minutes", "5"])
+    assert "have the machine to themselves" in capsys.readouterr().err
+
+
+def test_runs_are_measured_on_one_set_of_recordings(tmp_path):
+    folders = tmp_path / "a", tmp_path / "b"
+    for folder in folders:
+        write_recordings(folder)
+    meta = folders[1] / "meta/esc50.csv"
+    meta.write_text("\n".join(meta.read_text().splitlines()[:-1]) + "\n")
+    whole, part = (ablation.Benchmark.read(folder, 16000) for folder in folders)
+    assert whole.name == part.name
+    assert whole.key != part.key
+
+
 def test_differences_are_those_of_a_paired_test():
     rng = np.random.default_rng(0)
     difficulty = rng.standard_normal((3, 5))
@@ -192,6 +211,7 @@ def test_differences_are_those_of_a_paired_test():
         ({"reference": "b"}, "reference is one of the cells"),
         ({"seeds": [1, 1]}, "different numbers"),
         ({"cells": {"a": {"override": {}}}}, "has `overrides` and perhaps `paper`"),
+        ({"cells": {"a": {}, "b": {"overrides": {"compile": True}}}}, "differ in what is learnt, and 'a' and 'b'"),
         ({"cells": {"a": {"overrides": {"presett": "sine"}}}}, "did you mean 'preset'"),
     ],
 )

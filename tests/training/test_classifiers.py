@@ -27,8 +27,9 @@ def checkpoint(tmp_path_factory):
     return folder
 
 
-def build(checkpoint, seed=0, **options):
-    return build_classifier(checkpoint, ["a", "b", "c"], multi_label=False, drop_path_rate=0.2, seed=seed, **options)
+def build(checkpoint, **options):
+    options = {"multi_label": False, "drop_path_rate": 0.2, "pooling": "mean", "seed": 0, **options}
+    return build_classifier(checkpoint, ["a", "b", "c"], **options)
 
 
 def test_a_classifier_has_the_checkpoint_s_encoder_and_its_own_names(checkpoint):
@@ -46,6 +47,8 @@ def test_a_classifier_has_the_checkpoint_s_encoder_and_its_own_names(checkpoint)
 def test_a_classifier_reads_what_the_recipe_says(checkpoint, from_scratch):
     model = build(checkpoint, pooling="mel", from_scratch=from_scratch)
     assert model.classifier.in_features == 8 * SMALL["hidden_size"]
+    with pytest.raises(ValueError, match="`pooling` must be one of mean, mel, got 'max'"):
+        build(checkpoint, pooling="max", from_scratch=from_scratch)
 
 
 def test_another_model_s_pooling_is_its_own(tmp_path):
@@ -62,7 +65,7 @@ def test_from_scratch_nothing_is_taken_from_the_checkpoint(checkpoint):
 
 
 def test_new_weights_are_a_function_of_the_seed(checkpoint):
-    first, second, other = (build(checkpoint, seed).classifier.weight for seed in (1, 1, 2))
+    first, second, other = (build(checkpoint, seed=seed).classifier.weight for seed in (1, 1, 2))
     assert torch.equal(first, second)
     assert not torch.equal(first, other)
 

@@ -6,7 +6,7 @@ from matplotlib.image import imread
 from audiopg.data_scripts.synthesis import draw
 from audiopg.modeling.configuration_audiopg import AudioPGConfig
 from audiopg.modeling.modeling_audiopg import AudioPGForPreTraining, patchify, standardize_patches
-from audiopg.training.figures import destandardise_patches, draw_clips, draw_loss, draw_reconstruction
+from audiopg.training.figures import _caption, destandardise_patches, draw_clips, draw_loss, draw_reconstruction
 
 
 def assert_is_a_picture(path):
@@ -18,6 +18,11 @@ def assert_is_a_picture(path):
 @pytest.mark.parametrize("preset", ["reference", "audiopg", "sine"])
 def test_a_sheet_of_clips_is_drawn(preset, tmp_path):
     assert_is_a_picture(draw_clips(draw(preset, 0, range(5), duration=0.5), tmp_path / "new" / "clips.png", columns=3))
+
+
+def test_a_band_of_noise_has_its_centre_for_a_caption():
+    parameters = draw("audiopg", 0, [0], mode="noise", num_events=1)
+    assert f"noise {float(parameters['band_centre'][0, 0]):.0f} Hz" in _caption(parameters, 0, 20.0)
 
 
 def test_a_reconstruction_is_drawn_of_what_was_visible_and_what_was_drawn(tmp_path):

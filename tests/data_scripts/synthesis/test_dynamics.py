@@ -101,11 +101,13 @@ def test_the_gate_is_open_for_exactly_the_event(start, length):
     assert opened.dtype == torch.float32
 
 
-@pytest.mark.parametrize("start", [0, 3, -5, 10**6])
+@pytest.mark.parametrize("start", [0, 3, -5, 10**6, 5 * 10**7 + 1])
 def test_strikes_fall_exponentially_and_come_back(start):
     periods, decays = (2.5, 100.0, 640.3), (1.5, 30.0, 5000.0)
-    level = strikes(torch.full((3,), start), torch.tensor(periods), torch.tensor(decays), num_samples=900)
+    period, decay = (torch.tensor(values, dtype=torch.float64) for values in (periods, decays))
+    level = strikes(torch.full((3,), start), period, decay, num_samples=900)
     time = start + np.arange(900)
     for row, period, decay in zip(level, periods, decays, strict=True):
-        expected = np.exp(-(time % np.float64(np.float32(period))) / decay)
-        np.testing.assert_allclose(row.numpy(), expected, rtol=1e-5)
+        since = time % period
+        steady = np.minimum(since, period - since) > 1e-3  # rounding may put off a strike by that much of a sample
+        np.testing.assert_allclose(row.numpy()[steady], np.exp(-since / decay)[steady], rtol=1e-4)
