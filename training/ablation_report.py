@@ -100,9 +100,9 @@ def format_table(report: Mapping[str, Any]) -> str:
     grid, results, seeds = report["grid"], report["results"], report["grid"]["seeds"]
     factors = list(results[grid["reference"]][0]["factors"])
     lines = [
-        f"| {grid['name']} | clips | minutes | {report['benchmark']}, linear probe "
+        f"| {grid['name']} | clips | minutes | loss | {report['benchmark']}, linear probe "
         f"| difference to {grid['reference']} | beyond its spread | {' | '.join(factors)} | paper, fine-tuned |",
-        "|---" * (7 + len(factors)) + "|",
+        "|---" * (8 + len(factors)) + "|",
     ]
     for name, found in report["summary"].items():
         accuracy, difference = found["accuracy"], found["difference"]
@@ -117,6 +117,7 @@ def format_table(report: Mapping[str, Any]) -> str:
             name,
             f"{np.mean([run['clips'] for run in runs]):.0f}" if trained else "0",
             f"{minutes:.1f}",
+            f"{np.mean([run['loss'] for run in runs]):.3f}" if trained else "",
             f"{_percent(accuracy, 'mean', sign=False)}{spread} ({len(runs)})",
             f"{_percent(difference, 'mean')}{interval}" if is_other else "",
             verdict(difference, len(seeds)) if is_other else "",
@@ -129,7 +130,7 @@ def format_table(report: Mapping[str, Any]) -> str:
         "",
         f"Mean ± standard deviation over seeds {', '.join(map(str, seeds))}, their number in brackets; 95 % intervals "
         f"by seed and fold{f', folds {tested} tested' if tested else ''}; {', '.join(factors)}: R² on held-out "
-        "synthesized clips.",
+        "synthesized clips. Losses compare between cells of the same clips and targets.",
     ]
     return "\n".join(lines) + "\n"
 

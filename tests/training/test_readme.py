@@ -47,7 +47,15 @@ def test_a_marked_part_is_written_from_its_results_and_nothing_else_is_touched(h
 
 
 def test_an_ablation_is_written_with_its_grid_and_command(house):
-    runs = [{"fold_accuracies": [0.5, 0.75], "factors": {"onset": 0.5}, "clips": 80, "pretraining_seconds": 60.0}]
+    runs = [
+        {
+            "fold_accuracies": [0.5, 0.75],
+            "factors": {"onset": 0.5},
+            "clips": 80,
+            "loss": 0.5,
+            "pretraining_seconds": 60.0,
+        }
+    ]
     grid = {"name": "ladder", "reference": "full", "seeds": [0], "test_folds": [], "cells": {"full": {"paper": 82.0}}}
     report = {
         "environments": [{k: RESULTS[k] for k in ("hardware", "versions", "commit")}],
@@ -57,7 +65,7 @@ def test_an_ablation_is_written_with_its_grid_and_command(house):
     (house / "ablation-ladder.json").write_text(json.dumps(report))
     readme.main([])
     text = (house / "docs/experiments.md").read_text()
-    assert "| full | 80 | 1.0 | 62.50 (1) |  |  | 0.500 | 82.0 |" in text
+    assert "| full | 80 | 1.0 | 0.500 | 62.50 (1) |  |  | 0.500 | 82.0 |" in text
     assert "commits 0123456789ab; `python training/ablate.py ladder`." in text
 
 
