@@ -35,6 +35,7 @@ from audiopg.modeling.feature_extraction_audiopg import AudioPGFeatureExtractor
 from audiopg.modeling.modeling_audiopg import AudioPGModel, valid_patches
 from audiopg.training.attentive import attentive_probe
 from audiopg.training.baselines import INVERSE_REGULARISATIONS, LOGISTIC_TOLERANCE
+from audiopg.training.provenance import environment
 
 NEIGHBOURS = (1, 3, 5, 10, 20, 40)
 """Candidates for the number of neighbours; those that the smallest training part cannot have are left out."""
@@ -403,7 +404,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     sys.stdout.write(format_results(report) + "\n")
     if options.output is not None:
-        report = {"checkpoint": str(options.checkpoint), **report}
+        report = {"checkpoint": str(options.checkpoint), **report, **environment()}
         options.output.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
 
 

@@ -16,6 +16,7 @@ from typing import Any
 
 from audiopg.training.ablation_report import format_table
 from audiopg.training.finetune import format_results
+from audiopg.training.probe import format_results as format_probe
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks/results"
@@ -111,11 +112,17 @@ def ablation_part(results: dict[str, Any]) -> str:
     return f"{format_table(results)}\n{measured}; `{results['command']}`."
 
 
+def probe_part(results: dict[str, Any]) -> str:
+    """What `training/probe.py` measured."""
+    return f"{format_probe(results)}\n\nCheckpoint `{results['checkpoint']}`. {_measured_on(results)}."
+
+
 PARTS: dict[str, Callable[[dict[str, Any]], str]] = {
     "ablation": ablation_part,
     "demo": demo_part,
     "feature_extraction_cpu": features_part,
     "finetuning_esc10": finetuning_part,
+    "probe": probe_part,
     "synthesis_cpu": synthesis_part,
 }
 

@@ -69,6 +69,13 @@ def test_an_ablation_is_written_with_its_grid_and_command(house):
     assert "commits 0123456789ab; `python training/ablate.py ladder`." in text
 
 
+def test_a_probe_is_written_with_its_checkpoint():
+    text = readme.probe_part({**RESULTS, **RESULTS["benchmark"], "probe": "linear", "checkpoint": "exported/tiny"})
+    assert "| ESC-10, linear probe | mean | std | folds |" in text
+    assert "| pre-trained encoder | 71.88 | 3.00 | 70.0 73.8 |" in text
+    assert "Checkpoint `exported/tiny`. Measured on a computer" in text
+
+
 def test_a_readme_that_is_out_of_date_fails_the_check(house):
     with pytest.raises(SystemExit) as stop:
         readme.main(["--check"])
