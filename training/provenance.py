@@ -22,7 +22,8 @@ def hardware() -> str:
     """
     if torch.cuda.is_available():
         return f"{torch.cuda.device_count()} x {torch.cuda.get_device_name()}"
-    return f"{_cpu_name()} CPU, {torch.get_num_threads()} threads"
+    threads = torch.get_num_threads()
+    return f"{_cpu_name()} CPU, {threads} thread{'s' * (threads > 1)}"
 
 
 def _cpu_name() -> str:

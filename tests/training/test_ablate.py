@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -123,7 +124,8 @@ def test_runs_side_by_side_give_what_they_give_in_turn(toy_grid, tmp_path, monke
     assert [run["loss"] for run in at_once["full"]] == pytest.approx(
         [run["loss"] for run in in_turn["full"]], rel=1e-5
     )
-    assert at_once["full"][0]["hardware"].endswith(f"{max(1, torch.get_num_threads() // 2)} threads")
+    share = max(1, torch.get_num_threads() // 2)
+    assert re.search(rf", {share} threads?$", at_once["full"][0]["hardware"])
     assert "clips/s" not in capfd.readouterr().err
     assert "/" not in results_of(tmp_path)["command"].removeprefix("python training/ablate.py").replace(words[0], "")
     logs = list((tmp_path / "out/runs").glob("*/log.txt"))
