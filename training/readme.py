@@ -121,7 +121,7 @@ PARTS: dict[str, Callable[[dict[str, Any]], str]] = {
     "ablation": ablation_part,
     "demo": demo_part,
     "feature_extraction_cpu": features_part,
-    "finetuning_esc10": finetuning_part,
+    "finetuning": finetuning_part,
     "probe": probe_part,
     "synthesis_cpu": synthesis_part,
 }
