@@ -66,7 +66,9 @@ def pooled_embeddings(model: PreTrainedModel, batches: Batches, clips: Sequence[
     """
     model.to(device).eval()  # type: ignore[arg-type]
     embeddings: list[Tensor] = []
-    reading = model.classifier.register_forward_pre_hook(lambda _, read: embeddings.append(read[0].float().cpu()))
+    reading = model.get_submodule("classifier").register_forward_pre_hook(
+        lambda _, read: embeddings.append(read[0].float().cpu())
+    )
     for start in range(0, len(clips), _BATCH_SIZE):
         batch = {name: values.to(device) for name, values in batches(clips[start : start + _BATCH_SIZE]).items()}
         inputs = batches.finish(batch)
