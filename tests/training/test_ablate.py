@@ -1,6 +1,5 @@
 """The ablations at toy size, on recordings that the tests write."""
 
-import csv
 import dataclasses
 import json
 import re
@@ -11,30 +10,15 @@ import time
 
 import numpy as np
 import pytest
-import soundfile
 import torch
 import yaml
 from scipy.stats import ttest_rel
+from toys import write_recordings
 
 from audiopg.training import ablate as ablation
 from audiopg.training.ablate import GRIDS, AblationGrid, load_grid, main
 from audiopg.training.ablation_report import LOG_MEL, RANDOM, is_beyond_spread, summarise
 from audiopg.training.checkpoints import checkpoints_of
-
-
-def write_recordings(folder):
-    """A low and a high tone with some noise, 0.5 s, in three folds in ESC-50's layout."""
-    (folder / "audio").mkdir(parents=True)
-    (folder / "meta").mkdir()
-    rng, rows = np.random.default_rng(0), []
-    for number in range(18):
-        fold, target = 1 + number % 3, number % 2
-        name = f"{fold}-{number}-A-{target}.wav"
-        tone = np.sin(2 * np.pi * (300, 3000)[target] * np.arange(8000) / 16000)
-        soundfile.write(folder / "audio" / name, 0.4 * tone + 0.05 * rng.standard_normal(8000), 16000)
-        rows.append([name, fold, target, ("low", "high")[target], number])
-    with (folder / "meta" / "esc50.csv").open("w", newline="") as file:
-        csv.writer(file).writerows([["filename", "fold", "target", "category", "src_file"], *rows])
 
 
 @pytest.fixture
@@ -176,6 +160,15 @@ def test_recordings_of_another_data_set_and_folds_that_do_not_exist_are_refused(
     path.write_text(json.dumps({"key": "ESC-10"}))
     with pytest.raises(ValueError, match="measured on ESC-10, not ESC-50"):
         ablation.kept_or_made(path, "ESC-50", dict)
+
+
+def test_a_run_s_key_follows_what_changes_its_encoder_and_nothing_else(toy_recipe, monkeypatch):
+    key = ablation.run_key(toy_recipe())
+    assert key == ablation.run_key(toy_recipe(name="another", checkpoint_every=7))
+    assert key != ablation.run_key(toy_recipe(seed=1))
+    assert key != ablation.run_key(toy_recipe(max_minutes=5.0)) != ablation.run_key(toy_recipe(max_minutes=6.0))
+    monkeypatch.setattr(ablation, "SYNTHESIZER_VERSION", "9")
+    assert key != ablation.run_key(toy_recipe())
 
 
 def test_runs_of_equal_time_are_refused_side_by_side(toy_grid, capsys):

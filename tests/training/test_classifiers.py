@@ -1,29 +1,21 @@
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from toys import SMALL
 from transformers import ASTConfig, ASTForAudioClassification
 
 from audiopg.modeling.configuration_audiopg import AudioPGConfig
 from audiopg.modeling.modeling_audiopg import AudioPGForPreTraining
 from audiopg.training.classifiers import build_classifier, parameter_groups
 
-SMALL = {
-    "hidden_size": 24,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "intermediate_size": 32,
-    "decoder_hidden_size": 16,
-    "decoder_num_hidden_layers": 1,
-    "decoder_num_attention_heads": 2,
-    "decoder_intermediate_size": 16,
-}
+TWO_BLOCKS = {**SMALL, "num_hidden_layers": 2}
 
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
     folder = tmp_path_factory.mktemp("checkpoint")
     torch.manual_seed(0)
-    AudioPGForPreTraining(AudioPGConfig(**SMALL)).save_pretrained(folder)
+    AudioPGForPreTraining(AudioPGConfig(**TWO_BLOCKS)).save_pretrained(folder)
     return folder
 
 

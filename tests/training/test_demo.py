@@ -1,14 +1,12 @@
 """The demo at toy size, from end to end, on recordings that the test writes."""
 
-import csv
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
-import soundfile
+from toys import write_recordings
 
 from audiopg.training import demo
 
@@ -27,24 +25,8 @@ TOY = [
 ]
 
 
-def write_recordings(folder: Path) -> None:
-    """Two classes in three folds in ESC-50's layout: a low and a high tone, 0.5 s at 22.05 kHz, with some noise."""
-    (folder / "audio").mkdir(parents=True)
-    (folder / "meta").mkdir()
-    generator, rows = np.random.default_rng(0), []
-    for number in range(18):
-        fold, target = 1 + number % 3, number % 2
-        name = f"{fold}-{number}-A-{target}"
-        time = np.arange(11025) / 22050
-        tone = np.sin(2 * np.pi * (300, 3000)[target] * time) + 0.1 * generator.standard_normal(len(time))
-        soundfile.write(folder / "audio" / f"{name}.flac", 0.5 * tone, 22050)
-        rows.append([f"{name}.wav", fold, target, ("low", "high")[target], number])
-    with (folder / "meta" / "esc50.csv").open("w", newline="") as file:
-        csv.writer(file).writerows([["filename", "fold", "target", "category", "src_file"], *rows])
-
-
 def test_the_demo_makes_and_measures_everything_it_names(tmp_path):
-    write_recordings(tmp_path / "recordings")
+    write_recordings(tmp_path / "recordings", sampling_rate=22050)
     command = [sys.executable, str(SCRIPT), "--output_dir", "out", *TOY]
     environment = {**os.environ, "AUDIOPG_ESC50_DIR": str(tmp_path / "recordings"), "HF_HOME": str(tmp_path / "home")}
     run = subprocess.run(

@@ -7,6 +7,7 @@ import pytest
 import torch
 import yaml
 from huggingface_hub import ModelCard
+from toys import SMALL
 from transformers import AutoFeatureExtractor, AutoModel, AutoModelForAudioClassification, pipeline
 
 from audiopg.modeling.configuration_audiopg import AudioPGConfig
@@ -19,16 +20,6 @@ from audiopg.training.feature_cache import FeatureCache, front_end_of
 from audiopg.training.finetune import PRETRAINED, FinetuningRun
 from audiopg.training.protocols import FinetuningRecipe
 
-SMALL = {
-    "hidden_size": 24,
-    "num_hidden_layers": 1,
-    "num_attention_heads": 2,
-    "intermediate_size": 32,
-    "decoder_hidden_size": 16,
-    "decoder_num_hidden_layers": 1,
-    "decoder_num_attention_heads": 2,
-    "decoder_intermediate_size": 16,
-}
 EXTRACTOR = AudioPGFeatureExtractor(mean=0.0, std=0.5)
 
 

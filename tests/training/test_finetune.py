@@ -7,6 +7,7 @@ import pytest
 import soundfile
 import torch
 from safetensors.torch import load_file
+from toys import SMALL
 from transformers import (
     ASTConfig,
     ASTFeatureExtractor,
@@ -27,16 +28,6 @@ from audiopg.training.fitting import augment, fit, predict
 from audiopg.training.probe import linear_probe
 from audiopg.training.protocols import FinetuningRecipe, Round, cut_validation, rounds_of
 
-SMALL = {
-    "hidden_size": 24,
-    "num_hidden_layers": 1,
-    "num_attention_heads": 2,
-    "intermediate_size": 32,
-    "decoder_hidden_size": 16,
-    "decoder_num_hidden_layers": 1,
-    "decoder_num_attention_heads": 2,
-    "decoder_intermediate_size": 16,
-}
 PLAIN = {
     "name": "toy",
     "description": "A toy for the tests.",

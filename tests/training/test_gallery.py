@@ -3,28 +3,18 @@ import pytest
 import soundfile
 import torch
 from torchaudio.compliance.kaldi import fbank
+from toys import SMALL
 
 from audiopg.modeling.configuration_audiopg import AudioPGConfig
 from audiopg.modeling.feature_extraction_audiopg import AudioPGFeatureExtractor
 from audiopg.modeling.modeling_audiopg import AudioPGForPreTraining, patchify, random_masking
 from audiopg.training.gallery import MASK_RATIOS, PATTERNS, listen, masking_pattern, reconstruct, write_sounds
 
-TINY = {
-    "hidden_size": 24,
-    "num_hidden_layers": 1,
-    "num_attention_heads": 2,
-    "intermediate_size": 32,
-    "decoder_hidden_size": 16,
-    "decoder_num_hidden_layers": 1,
-    "decoder_num_attention_heads": 2,
-    "decoder_intermediate_size": 16,
-}
-
 
 @pytest.fixture(scope="module")
 def model():
     torch.manual_seed(0)
-    return AudioPGForPreTraining(AudioPGConfig(**TINY))
+    return AudioPGForPreTraining(AudioPGConfig(**SMALL))
 
 
 @pytest.mark.parametrize(("pattern", "axis"), [("time stripes", 1), ("mel stripes", 0)])

@@ -10,6 +10,7 @@ from sklearn.metrics import r2_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch.nn.functional import normalize
+from toys import SMALL
 
 from audiopg.modeling.configuration_audiopg import AudioPGConfig
 from audiopg.modeling.feature_extraction_audiopg import AudioPGFeatureExtractor
@@ -24,17 +25,6 @@ from audiopg.training.probe import (
     neighbours_probe,
     random_encoder,
 )
-
-SMALL = {
-    "hidden_size": 24,
-    "num_hidden_layers": 1,
-    "num_attention_heads": 2,
-    "intermediate_size": 32,
-    "decoder_hidden_size": 16,
-    "decoder_num_hidden_layers": 1,
-    "decoder_num_attention_heads": 2,
-    "decoder_intermediate_size": 16,
-}
 
 
 def clusters(num_clips=200, num_features=8, num_classes=4, num_folds=5, spread=0.8, seed=0):
