@@ -84,6 +84,7 @@ def test_a_grid_runs_is_interrupted_and_goes_on_with_what_is_missing(toy_grid, t
 def test_grids_share_the_runs_of_cells_that_they_share_and_may_test_on_some_folds_only(
     toy_grid, tmp_path, monkeypatch
 ):
+    monkeypatch.setattr(ablation, "linear_probe", lambda *_: {"fold_accuracies": [0.1, 0.5, 0.6]})
     main([*toy_grid, "--seeds", "[0]"])
     other = yaml.safe_load((tmp_path / "grid.yaml").read_text())
     other |= {"name": "other", "cells": {"everything": {}, "sine": other["cells"]["sine"]}, "reference": "everything"}
@@ -92,8 +93,8 @@ def test_grids_share_the_runs_of_cells_that_they_share_and_may_test_on_some_fold
     main([*toy_grid, "--seeds", "[0]", "--test_folds", "[1, 3]"])
     first, second = results_of(tmp_path), results_of(tmp_path, "other")
     assert first["results"]["full"] == second["results"]["everything"]
-    folds = [run["fold_accuracies"] for run in second["results"]["sine"]]
-    assert second["summary"]["sine"]["accuracy"]["mean"] == pytest.approx(np.mean([folds[0][0], folds[0][2]]))
+    assert first["summary"]["sine"]["accuracy"]["mean"] == pytest.approx(0.4)
+    assert second["summary"]["sine"]["accuracy"]["mean"] == pytest.approx(0.35)
 
 
 def test_runs_side_by_side_give_what_they_give_in_turn(toy_grid, tmp_path, monkeypatch, capfd):

@@ -21,6 +21,7 @@ from audiopg.training.finetune import PRETRAINED, FinetuningRun
 from audiopg.training.protocols import FinetuningRecipe
 
 EXTRACTOR = AudioPGFeatureExtractor(mean=0.0, std=0.5)
+NUMBER = re.compile(r"\d+(?:\.\d+)*(?:e-?\d+)?")  # one pattern for both sides: a commit such as bc7e92 has an e too
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +90,7 @@ def numbers_in(value):
     if isinstance(value, list):
         return [n for item in value for n in numbers_in(item)]
     if isinstance(value, str):
-        return re.findall(r"\d+(?:\.\d+)*", value)
+        return NUMBER.findall(value)
     return [] if value is None or isinstance(value, bool) else [value]
 
 
@@ -99,7 +100,7 @@ def unknown_numbers(text, results):
     for value in numbers_in(results):
         is_text = isinstance(value, str)
         known |= {value} if is_text else {str(abs(value)), f"{abs(100 * value):.1f}", f"{abs(100 * value):.2f}"}
-    return set(re.findall(r"\d+(?:\.\d+)*(?:e-?\d+)?", text)) - known
+    return set(NUMBER.findall(text)) - known
 
 
 def test_every_number_in_the_card_is_in_the_results(exported):
