@@ -17,11 +17,11 @@ from transformers import (
 
 from audiopg.modeling.configuration_audiopg import AudioPGConfig
 from audiopg.modeling.feature_extraction_audiopg import AudioPGFeatureExtractor
-from audiopg.modeling.modeling_audiopg import AudioPGForPreTraining
+from audiopg.modeling.modeling_audiopg import AudioPGForAudioClassification, AudioPGForPreTraining
 from audiopg.training import finetune as finetune_module
 from audiopg.training import fitting
 from audiopg.training.arguments import RECIPES, build_recipe, load_recipe
-from audiopg.training.baselines import linear_score, log_mel_statistics_of
+from audiopg.training.baselines import linear_score, log_mel_statistics_of, pooled_embeddings
 from audiopg.training.feature_cache import Batches, FeatureCache, front_end_of
 from audiopg.training.finetune import PRETRAINED, SCRATCH, FinetuningRun, Progress, main
 from audiopg.training.fitting import augment, fit, predict
@@ -326,6 +326,20 @@ def test_linear_control_is_the_probe_s_on_folds():
     features = log_mel_statistics_of(Batches(cache, EXTRACTOR, None), range(60))
     expected = linear_probe(features, labels, np.array(cache.parts))["fold_accuracies"]
     assert [linear_score(features, cache, one) for one in rounds_of(cache, recipe())] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("pooling", ["mean", "mel"])
+def test_the_linear_control_reads_what_the_classifier_reads(pooling):
+    torch.manual_seed(0)
+    model = AudioPGForAudioClassification(AudioPGConfig(**SMALL, num_labels=2, classifier_pooling=pooling))
+    batches = Batches(easy_cache(), EXTRACTOR, None)
+    read = pooled_embeddings(model, batches, range(5), "cpu")
+    inputs = batches.finish(batches(range(5)))
+    with torch.no_grad():
+        logits = model(inputs["input_values"], inputs.get("attention_mask")).logits
+        torch.testing.assert_close(model.classifier(torch.from_numpy(read)), logits, rtol=0, atol=1e-5)
+    assert read.shape == (5, SMALL["hidden_size"] * (8 if pooling == "mel" else 1))
+    assert not model.classifier._forward_pre_hooks
 
 
 def test_log_mel_statistics_are_mean_and_deviation_over_time():
