@@ -26,7 +26,7 @@ from transformers import ASTFeatureExtractor
 
 from audiopg.modeling.feature_extraction_audiopg import AudioPGFeatureExtractor
 from audiopg.modeling.spectrogram_audiopg import num_frames
-from audiopg.training.provenance import environment
+from audiopg.training.runs.provenance import environment
 
 RATE = 16000
 CLIP_SECONDS = 10.24

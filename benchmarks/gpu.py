@@ -22,13 +22,13 @@ from audiopg.data_scripts.synthesis import draw, get_preset, render
 from audiopg.modeling.configuration_audiopg import AudioPGConfig
 from audiopg.modeling.feature_extraction_audiopg import AudioPGFeatureExtractor
 from audiopg.modeling.modeling_audiopg import AudioPGForPreTraining
-from audiopg.training.arguments import PretrainingRecipe, load_recipe
-from audiopg.training.building import model_config
-from audiopg.training.checkpoints import checkpoints_of
-from audiopg.training.pretrain import pretrain, profile
-from audiopg.training.provenance import environment
-from audiopg.training.run_log import read_metrics
-from audiopg.training.throughput import flop_per_clip, measure_peak
+from audiopg.training.engine.loop import pretrain, profile
+from audiopg.training.engine.throughput import flop_per_clip, measure_peak
+from audiopg.training.objectives.building import model_config
+from audiopg.training.runs.checkpoints import checkpoints_of
+from audiopg.training.runs.metrics_log import read_metrics
+from audiopg.training.runs.provenance import environment
+from audiopg.training.runs.recipes import PretrainingRecipe, load_recipe
 
 LARGEST_SHARD = "14MB"
 PACE = {True: {"rounds": 5, "steps_per_round": 5}, False: {"rounds": 1, "steps_per_round": 1}}
@@ -138,7 +138,7 @@ def run_base(output: Path, device: torch.device) -> None:
     rows = read_metrics(folder)
     (output / "base_loss.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     if importlib.util.find_spec("matplotlib"):
-        from audiopg.training.figures import draw_loss
+        from audiopg.training.objectives.pictures import draw_loss
 
         draw_loss(rows, output / "base_loss.png", f"{recipe.name}: pre-training")
     else:

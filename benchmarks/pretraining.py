@@ -37,10 +37,10 @@ from transformers import ViTMAEConfig, ViTMAEForPreTraining
 
 from audiopg.modeling.configuration_audiopg import AudioPGConfig
 from audiopg.modeling.modeling_audiopg import AudioPGForPreTraining
-from audiopg.training.arguments import PretrainingRecipe, load_recipe
-from audiopg.training.pretrain import prepare_run
-from audiopg.training.provenance import environment
-from audiopg.training.throughput import flop_per_clip, measure_peak, wait_for
+from audiopg.training.engine.loop import prepare_run
+from audiopg.training.engine.throughput import flop_per_clip, measure_peak, wait_for
+from audiopg.training.runs.provenance import environment
+from audiopg.training.runs.recipes import PretrainingRecipe, load_recipe
 
 logger = logging.getLogger(__name__)
 

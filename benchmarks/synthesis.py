@@ -26,8 +26,8 @@ from typing import Any
 import matplotlib
 from matplotlib.figure import Figure
 
-from audiopg.training.provenance import environment
-from audiopg.training.readme import synthesis_part
+from audiopg.training.publishing.pages import synthesis_part
+from audiopg.training.runs.provenance import environment
 
 WORKER = Path(__file__).parent / "peers/worker.py"
 STAGES = (

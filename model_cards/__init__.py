@@ -3,10 +3,10 @@
 from pathlib import Path
 
 PRETRAINED_TEMPLATE = Path(__file__).parent / "pretrained.md.jinja"
-"""Of a masked autoencoder; `audiopg.training.export` fills it in."""
+"""Of a masked autoencoder; `audiopg.training.publishing.pretrained` fills it in."""
 
 DATASET_TEMPLATE = Path(__file__).parent / "synthetic_dataset.md.jinja"
-"""Of a data set of synthesized clips; `audiopg.training.build_dataset` fills it in."""
+"""Of a data set of synthesized clips; `audiopg.training.publishing.dataset` fills it in."""
 
 FINETUNED_TEMPLATE = Path(__file__).parent / "finetuned.md.jinja"
-"""Of a fine-tuned classifier; `audiopg.training.export_finetuned` fills it in."""
+"""Of a fine-tuned classifier; `audiopg.training.publishing.finetuned` fills it in."""

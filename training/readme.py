@@ -2,152 +2,11 @@
 
     python training/readme.py            # rewrite the marked parts
     python training/readme.py --check    # fail if they are out of date
-
-A part starts at `<!-- results:NAME -->` and ends at `<!-- /results -->`. NAME is a file of results, and what comes
-before its first `-` says how to write it: one of `PARTS`.
 """
 
 import argparse
-import json
-import re
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
-from audiopg.training.ablation_report import format_table
-from audiopg.training.finetune import format_results
-from audiopg.training.probe import format_results as format_probe
-
-ROOT = Path(__file__).parents[1]
-RESULTS = ROOT / "benchmarks/results"
-PAGES = ("README.md", "docs/experiments.md")
-_PART = re.compile(r"(<!-- results:([\w-]+) -->\n).*?(<!-- /results -->)", re.DOTALL)
-
-
-def _measured_on(results: dict[str, Any]) -> str:
-    versions = results["versions"]
-    return f"Measured on {results['hardware']}, torch {versions['torch']}, commit {results['commit']}"
-
-
-def demo_part(results: dict[str, Any]) -> str:
-    """What `make demo` printed on the machine that it was recorded on."""
-    run, benchmark = results["pretraining"], results["benchmark"]
-    lines = [
-        f"{run['clips']} clips in {run['seconds']:.0f} s ({run['clips_per_second']} clips/s), final loss "
-        f"{run['loss']:.3f}; the whole demo took {results['seconds']:.0f} s.",
-        "",
-        "| decoded from the frozen embedding, R² on held-out clips | pre-trained | random encoder |",
-        "|---|---|---|",
-        *(f"| {name} | {r['pretrained']:.3f} | {r['random']:.3f} |" for name, r in results["factors"].items()),
-        "",
-        f"| linear probe, {benchmark['benchmark']}, official folds | accuracy, mean ± std over folds | each fold |",
-        "|---|---|---|",
-    ]
-    for name, row in benchmark["results"].items():
-        folds = ", ".join(f"{100 * accuracy:.1f}" for accuracy in row["fold_accuracies"])
-        lines.append(f"| {name} | {100 * row['mean']:.1f} ± {100 * row['std']:.1f} % | {folds} |")
-    return "\n".join([*lines, "", f"{_measured_on(results)}; `benchmarks/results/demo.json`."])
-
-
-def synthesis_part(results: dict[str, Any]) -> str:
-    """What `benchmarks/synthesis.py` measured: speed beside others, by stage, and memory."""
-    contenders = results["contenders"]
-    threads = sorted({row["threads"] for row in contenders})
-    speeds = {
-        (row["title"], row["makes"], row["threads"]): f"error: {row['error']}"
-        if "error" in row
-        else f"{row['times_real_time']:,}"
-        + ("" if row["title"].startswith("AudioPG") else f" (`reference` makes {row['ratio']:.1f} times that)")
-        for row in contenders
-    }
-    columns = " | ".join(f"{count} thread{'s' * (count > 1)}" for count in threads)
-    lines = [f"| seconds of sound in a second | {columns} |", "|---" * (1 + len(threads)) + "|"]
-    for title, makes in dict.fromkeys((row["title"], row["makes"]) for row in contenders):
-        cells = " | ".join(speeds[title, makes, count] for count in threads)
-        lines.append(f"| {title}, {makes} | {cells} |")
-    stages = [row for row in results["stages"] if row["threads"] == threads[0]]
-    middle = sorted({row["batch_size"] for row in stages})[len({row["batch_size"] for row in stages}) // 2]
-    lines.append("")
-    for row in stages:
-        if row["batch_size"] == middle:
-            parts = ", ".join(f"{name} {value:.2f}" for name, value in row["milliseconds_per_clip"].items())
-            lines += [f"Milliseconds of a clip of `{row['preset']}` in a batch of {middle}: {parts}.", ""]
-    load, memory, soak = results["load_average"], results["memory"][-1], results["soak"]
-    held = soak["megabytes"]
-    lines += [
-        f"Peak memory beyond what the process holds before: {memory['per_clip']:.1f} MB a clip in a batch of "
-        f"{memory['batch_size']}; the process held {held[0]:.0f} MB after a tenth of {soak['batches']} batches and "
-        f"{held[-1]:.0f} MB after the last.",
-        "",
-        f"{_measured_on(results)}, while others used the machine too (load {load['before']:.1f} on {load['cores']} "
-        f"cores): the ratios, measured in turns, say more than the numbers; `{results['command']}`.",
-    ]
-    return "\n".join(lines)
-
-
-def finetuning_part(results: dict[str, Any]) -> str:
-    """What `training/finetune.py` measured, controls included."""
-    recipe, rows = results["recipe"], results["results"]
-    seconds = next(row["seconds_per_round"] for row in rows.values() if "seconds_per_round" in row)
-    cost = f"Recipe `{recipe['name']}`, {recipe['epochs']} epochs, the last one counts; {seconds:.0f} s a fold"
-    return f"{format_results(results)}\n\n{cost}. {_measured_on(results)}."
-
-
-def features_part(results: dict[str, Any]) -> str:
-    """What `benchmarks/feature_extraction.py` measured."""
-    lines = ["| clips at a time, threads | AudioPGFeatureExtractor, clips/s | ASTFeatureExtractor, clips/s | ratio |"]
-    lines.append("|---|---|---|---|")
-    for row in results["rows"]:
-        speed, ratio = row["clips_per_second"], row["speedup"]["wall"]
-        lines.append(f"| {row['clips']}, {row['threads']} | {speed['audiopg']} | {speed['ast']} | {ratio} |")
-    return "\n".join([*lines, "", f"{_measured_on(results)}."])
-
-
-def ablation_part(results: dict[str, Any]) -> str:
-    """What `training/ablate.py` measured."""
-    machines = "; ".join(dict.fromkeys(one["hardware"] for one in results["environments"]))
-    torches = ", ".join(dict.fromkeys(one["versions"]["torch"] for one in results["environments"]))
-    commits = ", ".join(dict.fromkeys(one["commit"] for one in results["environments"]))
-    measured = f"Each run measured on {machines}, torch {torches}, commits {commits}"
-    return f"{format_table(results)}\n{measured}; `{results['command']}`."
-
-
-def probe_part(results: dict[str, Any]) -> str:
-    """What `training/probe.py` measured."""
-    return f"{format_probe(results)}\n\nCheckpoint `{results['checkpoint']}`. {_measured_on(results)}."
-
-
-PARTS: dict[str, Callable[[dict[str, Any]], str]] = {
-    "ablation": ablation_part,
-    "demo": demo_part,
-    "feature_extraction_cpu": features_part,
-    "finetuning": finetuning_part,
-    "probe": probe_part,
-    "synthesis_cpu": synthesis_part,
-}
-
-
-def render(text: str) -> str:
-    """`text` with every marked part written anew from its results file.
-
-    Args:
-        text: Of a page.
-
-    Returns:
-        The text, all else unchanged.
-
-    Raises:
-        KeyError: for a part that is not one of `PARTS`.
-    """
-
-    def part(match: re.Match[str]) -> str:
-        name, path = match[2], RESULTS / f"{match[2]}.json"
-        if not path.exists():
-            return f"{match[1]}Not measured.\n{match[3]}"
-        results = json.loads(path.read_text(encoding="utf-8"))
-        return f"{match[1]}{PARTS[name.partition('-')[0]](results)}\n{match[3]}"
-
-    return _PART.sub(part, text)
+from audiopg.training.publishing.pages import out_of_date
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -155,14 +14,10 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="change nothing; fail if anything would change")
     known = parser.parse_args(arguments)
-    for name in PAGES:
-        page = ROOT / name
-        before = page.read_text(encoding="utf-8")
-        after = render(before)
-        if known.check and after != before:
-            parser.exit(1, f"{name} differs from benchmarks/results; run python training/readme.py.\n")
-        if not known.check:
-            page.write_text(after, encoding="utf-8")
+    for page, text in out_of_date().items():
+        if known.check:
+            parser.exit(1, f"{page.name} differs from benchmarks/results; run python training/readme.py.\n")
+        page.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import torch
 
 from audiopg.data_scripts.synthesis import get_preset
 from audiopg.modeling.feature_extraction_audiopg import AudioPGFeatureExtractor
-from audiopg.training.sources import SyntheticSource
+from audiopg.training.objectives.sources import SyntheticSource
 
 
 def prepare(

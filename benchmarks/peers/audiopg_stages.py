@@ -12,7 +12,7 @@ import torch
 from audiopg.data_scripts.synthesis import Preset, draw, get_preset, render, synthesizer
 from audiopg.modeling import feature_extraction_audiopg
 from audiopg.modeling.feature_extraction_audiopg import AudioPGFeatureExtractor
-from audiopg.training.sources import SyntheticSource
+from audiopg.training.objectives.sources import SyntheticSource
 
 STAGES = {
     "events": (synthesizer, "_render_events"),

@@ -8,7 +8,7 @@ import torch
 
 from audiopg.data_scripts.synthesis import get_preset
 from audiopg.modeling.feature_extraction_audiopg import AudioPGFeatureExtractor
-from audiopg.training.readme import synthesis_part
+from audiopg.training.publishing.pages import synthesis_part
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 

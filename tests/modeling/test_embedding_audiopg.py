@@ -11,7 +11,7 @@ from audiopg.modeling.configuration_audiopg import AudioPGConfig
 from audiopg.modeling.embedding_audiopg import merge_windows, patch_times, plan_windows
 from audiopg.modeling.feature_extraction_audiopg import AudioPGFeatureExtractor
 from audiopg.modeling.modeling_audiopg import AudioPGModel
-from audiopg.training.export import write_hub_folder
+from audiopg.training.publishing.pretrained import write_hub_folder
 
 SMALL = {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
 RATE = 16000

@@ -758,7 +758,7 @@ def test_model_computes_what_the_research_code_computes(tmp_path):
     folder = os.environ.get("AUDIOPG_GOLDEN_DIR")
     if not folder:
         pytest.skip("set AUDIOPG_GOLDEN_DIR to a folder with research_checkpoint.safetensors")
-    from audiopg.training.convert_checkpoint import convert
+    from audiopg.training.publishing.research_weights import convert
 
     source = Path(folder) / "research_checkpoint.safetensors"
     model = convert(source, tmp_path, num_attention_heads=3, decoder_num_attention_heads=2).eval()

@@ -2,8 +2,8 @@
 
 import pytest
 
-from audiopg.training.arguments import PretrainingRecipe, build_recipe
-from audiopg.training.pretrain import pretrain
+from audiopg.training.engine.loop import pretrain
+from audiopg.training.runs.recipes import PretrainingRecipe, build_recipe
 
 TOY = {
     "name": "toy",

@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 from accelerate.commands.config.config_args import load_config_from_file
 
+import audiopg.training
 from audiopg.modeling import modeling_audiopg
-from audiopg.training import pretrain
-from audiopg.training.arguments import PretrainingRecipe, load_recipe
+from audiopg.training.engine import loop as pretrain
+from audiopg.training.runs.recipes import PretrainingRecipe, load_recipe
 
-FOLDER = Path(pretrain.__file__).parent / "accelerate"
+FOLDER = Path(audiopg.training.__file__).parent / "accelerate"
 EXPECTED = {
     "cpu": ("NO", 1, "no", True),
     "single_gpu_bf16": ("NO", 1, "bf16", False),
@@ -45,8 +46,8 @@ from pathlib import Path
 from accelerate import state
 from accelerate.commands.config.config_args import load_config_from_file
 from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
-from audiopg.training.arguments import PretrainingRecipe, load_recipe
-from audiopg.training.pretrain import pretrain
+from audiopg.training.runs.recipes import PretrainingRecipe, load_recipe
+from audiopg.training.engine.loop import pretrain
 
 config, recipe, folder = sys.argv[1:]
 settings = {name.removeprefix("fsdp_"): value for name, value in load_config_from_file(config).fsdp_config.items()}

@@ -8,7 +8,7 @@ from audiopg.data_scripts.synthesis import get_preset
 from audiopg.modeling.configuration_audiopg import AudioPGConfig
 from audiopg.modeling.feature_extraction_audiopg import AudioPGFeatureExtractor
 from audiopg.modeling.modeling_audiopg import AudioPGForPreTraining
-from audiopg.training.sources import SyntheticSource, masking_noise
+from audiopg.training.objectives.sources import SyntheticSource, masking_noise
 
 SEED, STEPS, BATCH_SIZE = 5, 6, 8
 SYNTHESIS = {"duration": 0.64}

@@ -1,0 +1,218 @@
+"""The ablations at toy size, on recordings that the tests write."""
+
+import dataclasses
+import json
+import re
+import shutil
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from scipy.stats import ttest_rel
+from toys import write_recordings
+
+from audiopg.training.ablate import main
+from audiopg.training.ablation import jobs as ablation
+from audiopg.training.ablation.jobs import GRIDS, AblationGrid, load_grid
+from audiopg.training.ablation.table import LOG_MEL, RANDOM, is_beyond_spread, summarise
+from audiopg.training.runs.checkpoints import checkpoints_of
+
+
+@pytest.fixture
+def toy_grid(toy_recipe, tmp_path, monkeypatch):
+    """Command-line words of a grid of two cells and two seeds."""
+    monkeypatch.setattr(ablation, "NUM_TRAINING_CLIPS", 60)  # in this process: workers decode factors from 900 clips
+    monkeypatch.setattr(ablation, "NUM_TEST_CLIPS", 30)
+    write_recordings(tmp_path / "recordings")
+    base = tmp_path / "base.yaml"
+    base.write_text(yaml.safe_dump(dataclasses.asdict(toy_recipe(num_clips=8, checkpoint_every=1))))
+    grid = {
+        "name": "toy",
+        "description": "A toy.",
+        "base": str(base),
+        "reference": "full",
+        "cells": {"sine": {"overrides": {"preset": "sine"}, "paper": 42.25}, "full": {}},
+    }
+    (tmp_path / "grid.yaml").write_text(yaml.safe_dump(grid, sort_keys=False))
+    return [
+        *(str(tmp_path / "grid.yaml"), "--esc50_dir", str(tmp_path / "recordings")),
+        *("--output_dir", str(tmp_path / "out")),
+    ]
+
+
+@pytest.mark.parametrize("path", sorted(GRIDS.glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_grid_of_the_package_is_sound(path):
+    grid = load_grid(path.stem)
+    recipes = {cell: grid.recipe(cell, seed=3) for cell in grid.cells}
+    assert len({ablation.fingerprint(recipe) for recipe in recipes.values()}) == len(grid.cells)
+    assert all(recipe.seed == 3 for recipe in recipes.values())
+
+
+def results_of(tmp_path, grid="toy"):
+    return json.loads((tmp_path / "out" / grid / "results.json").read_text())
+
+
+def test_a_grid_runs_is_interrupted_and_goes_on_with_what_is_missing(toy_grid, tmp_path, monkeypatch, capsys):
+    trained, real = [], ablation.pretrain
+
+    def counting(recipe, folder):
+        trained.append((recipe.name, recipe.seed))
+        return real(recipe, folder) if len(trained) != 3 else {"finished": False}
+
+    monkeypatch.setattr(ablation, "pretrain", counting)
+    with pytest.raises(SystemExit):
+        main(toy_grid)
+    assert "the same command goes on" in capsys.readouterr().err
+    assert trained == [("toy-sine", 0), ("toy-full", 0), ("toy-sine", 1)]
+
+    main(toy_grid)
+    assert trained[3:] == [("toy-sine", 1), ("toy-full", 1)]
+    table, results = capsys.readouterr().out, results_of(tmp_path)
+    assert list(results["results"]) == ["sine", "full", RANDOM, LOG_MEL]
+    assert [len(found) for found in results["results"].values()] == [2, 2, 2, 1]
+    assert results["results"][LOG_MEL][0]["fold_accuracies"] == [1.0, 1.0, 1.0]
+    assert all(set(found[0]["factors"]) == {"frequency", "level", "onset"} for found in results["results"].values())
+    assert table == (tmp_path / "out/toy/table.md").read_text()
+    assert table.splitlines()[2].startswith("| sine | 8 |")
+    assert table.splitlines()[2].endswith("| 42.25 |")
+    assert (tmp_path / "out/toy/chart.png").stat().st_size > 1000
+
+
+def test_grids_share_the_runs_of_cells_that_they_share_and_may_test_on_some_folds_only(
+    toy_grid, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(ablation, "linear_probe", lambda *_: {"fold_accuracies": [0.1, 0.5, 0.6]})
+    main([*toy_grid, "--seeds", "[0]"])
+    other = yaml.safe_load((tmp_path / "grid.yaml").read_text())
+    other |= {"name": "other", "cells": {"everything": {}, "sine": other["cells"]["sine"]}, "reference": "everything"}
+    (tmp_path / "grid.yaml").write_text(yaml.safe_dump(other, sort_keys=False))
+    monkeypatch.setattr(ablation, "pretrain", lambda recipe, folder: pytest.fail(f"{recipe.name} was there"))
+    main([*toy_grid, "--seeds", "[0]", "--test_folds", "[1, 3]"])
+    first, second = results_of(tmp_path), results_of(tmp_path, "other")
+    assert first["results"]["full"] == second["results"]["everything"]
+    assert first["summary"]["sine"]["accuracy"]["mean"] == pytest.approx(0.4)
+    assert second["summary"]["sine"]["accuracy"]["mean"] == pytest.approx(0.35)
+
+
+def test_runs_side_by_side_give_what_they_give_in_turn(toy_grid, tmp_path, monkeypatch, capfd):
+    monkeypatch.undo()  # other processes measure on as many clips as the package says
+    words = [*toy_grid, "--seeds", "[0]"]
+    main(words)
+    in_turn = results_of(tmp_path)["results"]
+    shutil.rmtree(tmp_path / "out")
+    capfd.readouterr()
+    main([*words, "--processes", "2"])
+    at_once = results_of(tmp_path)["results"]
+    assert [run["loss"] for run in at_once["full"]] == pytest.approx(
+        [run["loss"] for run in in_turn["full"]], rel=1e-5
+    )
+    share = max(1, torch.get_num_threads() // 2)
+    assert re.search(rf", {share} threads?$", at_once["full"][0]["hardware"])
+    assert "clips/s" not in capfd.readouterr().err
+    assert "/" not in results_of(tmp_path)["command"].removeprefix("python training/ablate.py").replace(words[0], "")
+    logs = list((tmp_path / "out/runs").glob("*/log.txt"))
+    assert len(logs) == 2
+    assert all("clips/s" in log.read_text() for log in logs)
+
+
+def test_runs_side_by_side_that_are_told_to_stop_are_at_a_checkpoint(toy_grid, tmp_path):
+    words = [
+        *toy_grid,
+        "--processes",
+        "2",
+        "--overrides.num_clips",
+        "1000000",
+        "--overrides.checkpoint_every",
+        "99999",
+    ]
+    command = [sys.executable, "-m", "audiopg.training.ablate", *words]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    runs, deadline = tmp_path / "out/runs", time.monotonic() + 120
+    while sum(path.stat().st_size > 0 for path in runs.glob("*/run/metrics.jsonl")) < 2:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    process.terminate()
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert "the same command goes on" in errors
+    folders = sorted(runs.glob("*/run"))
+    assert len(folders) == 2, "a third run was begun"
+    for folder in folders:
+        (checkpoint,) = checkpoints_of(folder)
+        logged = (folder / "metrics.jsonl").read_text().splitlines()
+        assert json.loads((checkpoint / "manifest.json").read_text())["step"] >= json.loads(logged[-1])["step"]
+
+
+def test_a_failure_side_by_side_is_told_and_ends_the_others(toy_grid, tmp_path, capsys):
+    (tmp_path / "nothing").mkdir()
+    with pytest.raises(SystemExit):
+        main([*toy_grid, "--processes", "2", "--overrides.init_from", str(tmp_path / "nothing")])
+    assert str(tmp_path / "nothing") in capsys.readouterr().err
+
+
+def test_recordings_of_another_data_set_and_folds_that_do_not_exist_are_refused(toy_grid, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        main([*toy_grid, "--test_folds", "[4]"])
+    assert "test_folds are some of [1, 2, 3]" in capsys.readouterr().err
+    path = tmp_path / "result.json"
+    path.write_text(json.dumps({"key": "ESC-10"}))
+    with pytest.raises(ValueError, match="measured on ESC-10, not ESC-50"):
+        ablation.kept_or_made(path, "ESC-50", dict)
+
+
+def test_a_run_s_key_follows_what_changes_its_encoder_and_nothing_else(toy_recipe, monkeypatch):
+    key = ablation.run_key(toy_recipe())
+    assert key == ablation.run_key(toy_recipe(name="another", checkpoint_every=7))
+    assert key != ablation.run_key(toy_recipe(seed=1))
+    assert key != ablation.run_key(toy_recipe(max_minutes=5.0)) != ablation.run_key(toy_recipe(max_minutes=6.0))
+    monkeypatch.setattr(ablation, "SYNTHESIZER_VERSION", "9")
+    assert key != ablation.run_key(toy_recipe())
+
+
+def test_runs_of_equal_time_are_refused_side_by_side(toy_grid, capsys):
+    with pytest.raises(SystemExit):
+        main([*toy_grid, "--processes", "2", "--overrides.max_minutes", "5"])
+    assert "have the machine to themselves" in capsys.readouterr().err
+
+
+def test_runs_are_measured_on_one_set_of_recordings(tmp_path):
+    folders = tmp_path / "a", tmp_path / "b"
+    for folder in folders:
+        write_recordings(folder)
+    meta = folders[1] / "meta/esc50.csv"
+    meta.write_text("\n".join(meta.read_text().splitlines()[:-1]) + "\n")
+    whole, part = (ablation.Benchmark.read(folder, 16000) for folder in folders)
+    assert whole.name == part.name
+    assert whole.key != part.key
+
+
+def test_differences_are_those_of_a_paired_test():
+    rng = np.random.default_rng(0)
+    difficulty = rng.standard_normal((3, 5))
+    a, b = 0.7 + 0.1 * difficulty, 0.72 + 0.1 * difficulty + 0.01 * rng.standard_normal((3, 5))
+    cells = {name: [{"fold_accuracies": row} for row in found.tolist()] for name, found in (("a", a), ("b", b))}
+    found = summarise(cells, "a")["b"]["difference"]
+    expected = ttest_rel(b.ravel(), a.ravel()).confidence_interval(0.95)
+    assert (found["low"], found["high"]) == pytest.approx((expected.low, expected.high))
+    assert is_beyond_spread(found) == (expected.low > 0)
+    assert not is_beyond_spread(summarise(cells, "a")["a"]["difference"])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"reference": "b"}, "reference is one of the cells"),
+        ({"seeds": [1, 1]}, "different numbers"),
+        ({"cells": {"a": {"override": {}}}}, "has `overrides` and perhaps `paper`"),
+        ({"cells": {"a": {}, "b": {"overrides": {"compile": True}}}}, "differ in what is learnt, and 'a' and 'b'"),
+        ({"cells": {"a": {"overrides": {"presett": "sine"}}}}, "did you mean 'preset'"),
+    ],
+)
+def test_a_grid_that_cannot_be_run_is_refused_before_it_runs(changes, message):
+    values = {"name": "x", "description": "", "base": "tiny", "reference": "a", "cells": {"a": {}}} | changes
+    with pytest.raises(ValueError, match=message):
+        AblationGrid(**values)

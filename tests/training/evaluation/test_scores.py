@@ -1,0 +1,66 @@
+import evaluate
+import numpy as np
+import pytest
+from scipy import stats
+from sklearn.metrics import accuracy_score, average_precision_score
+
+from audiopg.training.evaluation.metrics import METRICS
+from audiopg.training.evaluation.scores import accuracy, macro_average_precision, mean_and_interval, student_t_quantile
+
+
+def tied_scores(num_clips=60, num_classes=5):
+    rng = np.random.default_rng(0)
+    return rng.integers(0, 4, (num_clips, num_classes)) / 4, rng.integers(0, 2, (num_clips, num_classes))
+
+
+def test_macro_average_precision_is_scikit_learn_s_also_with_ties():
+    scores, targets = tied_scores()
+    expected = average_precision_score(targets, scores, average="macro")
+    assert macro_average_precision(scores, targets) == pytest.approx(expected, abs=1e-12)
+
+
+def test_a_class_without_a_positive_clip_is_left_out():
+    scores, targets = tied_scores()
+    targets[:, 2] = 0
+    expected = macro_average_precision(np.delete(scores, 2, axis=1), np.delete(targets, 2, axis=1))
+    assert macro_average_precision(scores, targets) == expected
+
+
+def test_evaluate_loads_the_same_scores_without_a_network(monkeypatch, tmp_path):
+    monkeypatch.setattr("evaluate.config.HF_EVALUATE_CACHE", str(tmp_path))
+    scores, targets = tied_scores()
+    module = evaluate.load(str(METRICS / "macro_average_precision.py"))
+    found = module.compute(predictions=scores, references=targets)
+    assert found == {"macro_average_precision": macro_average_precision(scores, targets)}
+    predictions, references = targets[:, 0], targets[:, 1]
+    found = evaluate.load(str(METRICS / "accuracy.py")).compute(predictions=predictions, references=references)
+    assert found == {"accuracy": accuracy_score(references, predictions)}
+    assert accuracy(predictions, references) == accuracy_score(references, predictions)
+
+
+@pytest.mark.parametrize("degrees", [1, 2, 3, 4, 5, 9, 30, 101])
+@pytest.mark.parametrize("confidence", [0.5, 0.95, 0.99])
+def test_quantiles_are_those_of_student_s_distribution(degrees, confidence):
+    expected = stats.t.ppf((1 + confidence) / 2, degrees)
+    assert student_t_quantile(confidence, degrees) == pytest.approx(expected, rel=1e-9)
+
+
+def test_the_interval_of_a_mean_is_scipy_s():
+    values = [0.81, 0.78, 0.9, 0.84, 0.79]
+    summary = mean_and_interval(values)
+    expected = stats.t.interval(0.95, 4, loc=np.mean(values), scale=stats.sem(values))
+    assert (summary["low"], summary["high"]) == pytest.approx(expected)
+    assert summary["std"] == pytest.approx(np.std(values, ddof=1))
+
+
+def test_one_value_has_no_spread():
+    assert mean_and_interval([0.5]) == {"mean": 0.5, "std": None, "low": None, "high": None}
+
+
+def test_shapes_that_do_not_fit_are_refused():
+    with pytest.raises(ValueError, match="take the argmax"):
+        accuracy(np.zeros((3, 2)), np.zeros(3))
+    with pytest.raises(ValueError, match="one number per clip and class"):
+        macro_average_precision(np.zeros((3, 2)), np.zeros((3, 1)))
+    with pytest.raises(ValueError, match="needs a positive clip"):
+        macro_average_precision(np.zeros((3, 2)), np.zeros((3, 2)))

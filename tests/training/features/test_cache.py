@@ -1,0 +1,159 @@
+import numpy as np
+import pytest
+import soundfile
+import torch
+from transformers import ASTFeatureExtractor, Wav2Vec2FeatureExtractor
+
+from audiopg.data_scripts.audio_files import AudioFileError, match_length, read_audio
+from audiopg.data_scripts.own_recordings import load_recordings
+from audiopg.modeling.feature_extraction_audiopg import AudioPGFeatureExtractor
+from audiopg.training.feature_cache import main
+from audiopg.training.features import cache as feature_cache
+from audiopg.training.features.cache import Batches, FeatureCache, cached_features, extract_features, front_end_of
+
+EXTRACTOR = AudioPGFeatureExtractor(mean=-6.0, std=3.0)
+
+
+@pytest.fixture
+def recordings(tmp_path):
+    """A table of four clips of unequal length in two folds, one at another rate."""
+    rng = np.random.default_rng(0)
+    rows = ["file,label,fold"]
+    for i, (seconds, rate) in enumerate([(0.5, 16000), (0.3, 16000), (0.2, 8000), (0.5, 16000)]):
+        soundfile.write(tmp_path / f"{i}.flac", 0.1 * rng.standard_normal(int(seconds * rate)), rate)
+        rows.append(f"{i}.flac,{'ab'[i % 2]},{1 + i // 2}")
+    (tmp_path / "mine.csv").write_text("\n".join(rows) + "\n")
+    return tmp_path / "mine.csv"
+
+
+def test_batches_of_native_length_are_what_the_feature_extractor_makes(recordings):
+    dataset = load_recordings(recordings)
+    batches = Batches(extract_features(dataset, front_end_of(EXTRACTOR)), EXTRACTOR, None)
+    batch = batches.finish(batches([0, 1, 2, 3]))
+    expected = EXTRACTOR([read_audio(path) for path in dataset["audio"]], sampling_rate=16000)
+    torch.testing.assert_close(batch["input_values"], expected["input_values"], atol=2e-3, rtol=0)  # half precision
+    assert torch.equal(batch["attention_mask"], expected["attention_mask"])
+    assert batch["labels"].tolist() == [0, 1, 0, 1]
+
+
+def test_a_mask_that_hides_no_patch_is_left_out(recordings):
+    batches = Batches(extract_features(load_recordings(recordings), front_end_of(EXTRACTOR)), EXTRACTOR, None)
+    assert set(batches([0, 3])) == {"input_values", "labels"}
+
+
+def test_clips_are_cropped_in_the_middle_or_repeated_as_waveforms_would_be(recordings):
+    dataset = load_recordings(recordings)
+    cache = extract_features(dataset, front_end_of(EXTRACTOR))
+    batches = Batches(cache, EXTRACTOR, clip_seconds=0.32)
+    batch = batches.finish(batches([0, 1]))
+    assert batch["input_values"].shape == (2, 32, 128)
+    long, short = (read_audio(path) for path in dataset["audio"][:2])
+    whole = EXTRACTOR.extract(long[None])[0, :48]
+    torch.testing.assert_close(batch["input_values"][0], match_length(whole.T, 32).T, atol=2e-3, rtol=0)
+    own = EXTRACTOR.extract(short[None])[0, :28]
+    torch.testing.assert_close(batch["input_values"][1, :28], own, atol=2e-3, rtol=0)
+    assert torch.equal(batch["input_values"][1, 28:], batch["input_values"][1, :4])
+
+
+def test_a_cache_is_made_once_and_anew_when_anything_changes(recordings, tmp_path, monkeypatch):
+    calls = []
+    extract = feature_cache.extract_features
+    monkeypatch.setattr(feature_cache, "extract_features", lambda *a: calls.append(1) or extract(*a))
+    folder = tmp_path / "cache"
+
+    def load(extractor=EXTRACTOR):
+        return cached_features(load_recordings(recordings), extractor, folder=folder)
+
+    first, again = load(), load()
+    load(AudioPGFeatureExtractor())  # another checkpoint's standardisation needs no other log-mel
+    assert len(calls) == 1
+    assert torch.equal(first.frames, again.frames)
+    assert (again.clips, again.parts, again.sources) == (
+        ["0.flac", "1.flac", "2.flac", "3.flac"],
+        [1, 1, 2, 2],
+        again.clips,
+    )
+    load(AudioPGFeatureExtractor(window="hamming"))
+    assert len(calls) == 2
+    recordings.write_text(recordings.read_text().replace("3.flac,b,2", "3.flac,a,2"))
+    load()
+    assert len(calls) == 3
+    soundfile.write(recordings.parent / "0.flac", np.zeros(4000), 16000)
+    load()
+    assert len(calls) == 4
+    monkeypatch.setattr(feature_cache, "FRONT_END_VERSION", 1000)
+    load()
+    assert len(calls) == 5
+
+
+def test_every_file_that_cannot_be_used_is_listed(recordings):
+    (recordings.parent / "1.flac").write_bytes(b"no sound")
+    soundfile.write(recordings.parent / "2.flac", np.zeros(100), 16000)
+    with pytest.raises(AudioFileError, match=r"2 of 4 recordings") as error:
+        extract_features(load_recordings(recordings), front_end_of(EXTRACTOR))
+    assert "1.flac cannot be used: libsndfile" in str(error.value)
+    assert "2.flac cannot be used: it is shorter than 25 ms" in str(error.value)
+
+
+def test_several_labels_become_zeros_and_ones(recordings):
+    table = recordings.read_text().replace("label,", "labels,").replace("0.flac,a", "0.flac,b;a")
+    recordings.write_text(table)
+    cache = extract_features(load_recordings(recordings), front_end_of(EXTRACTOR))
+    assert cache.multi_label
+    assert cache.labels.tolist() == [[1, 1], [0, 1], [1, 0], [0, 1]]
+
+
+def test_another_model_s_extractor_is_asked_for_its_own_input(recordings):
+    extractor = ASTFeatureExtractor(max_length=40, num_mel_bins=64)
+    dataset = load_recordings(recordings)
+    batches = Batches(extract_features(dataset, front_end_of(extractor, 0.4)), extractor, 0.4)
+    batch = batches.finish(batches([0, 1]))
+    waveforms = [match_length(read_audio(path), 6400).numpy() for path in dataset["audio"][:2]]
+    expected = extractor(waveforms, sampling_rate=16000, return_tensors="pt")["input_values"]
+    torch.testing.assert_close(batch["input_values"], expected, atol=2e-3, rtol=0)
+
+
+def test_an_extractor_of_waveforms_is_refused(recordings):
+    with pytest.raises(ValueError, match="Models that read waveforms"):
+        extract_features(load_recordings(recordings), front_end_of(Wav2Vec2FeatureExtractor()))
+
+
+def test_features_of_another_front_end_are_refused(recordings):
+    cache = extract_features(load_recordings(recordings), front_end_of(EXTRACTOR))
+    with pytest.raises(ValueError, match="Make them with this checkpoint"):
+        Batches(cache, AudioPGFeatureExtractor(window="hamming"), None)
+
+
+def test_another_file_is_refused(tmp_path):
+    from safetensors.torch import save_file
+
+    save_file({"x": torch.zeros(1)}, tmp_path / "x.safetensors")
+    with pytest.raises(ValueError, match="is no cache of features"):
+        FeatureCache.load(tmp_path / "x.safetensors")
+
+
+def test_an_extractor_whose_frames_differ_in_number_needs_a_length(recordings):
+    class Unpadded(ASTFeatureExtractor):
+        def _extract_fbank_features(self, waveform, max_length):
+            return super()._extract_fbank_features(waveform, len(waveform) // 160)
+
+    extractor = Unpadded(num_mel_bins=64)
+    cache = extract_features(load_recordings(recordings), front_end_of(extractor))
+    with pytest.raises(ValueError, match=r"have several\. Set clip_seconds"):
+        Batches(cache, extractor, None)
+
+
+def test_the_command_line_writes_a_file_with_everything(recordings, tmp_path, capsys):
+    EXTRACTOR.save_pretrained(tmp_path / "checkpoint")
+    output = tmp_path / "features.safetensors"
+    main([str(tmp_path / "checkpoint"), str(recordings), str(output)])
+    assert "4 clips of mine" in capsys.readouterr().err
+    cache = FeatureCache.load(output)
+    assert (len(cache), cache.class_names, cache.dataset_name) == (4, ["a", "b"], "mine")
+
+
+def test_the_command_line_refuses_what_is_not_there(tmp_path, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main([str(tmp_path), str(tmp_path / "nowhere"), str(tmp_path / "out")])
+    assert stop.value.code == 2
+    assert "neither a folder nor a CSV file" in capsys.readouterr().err

@@ -1,0 +1,432 @@
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from safetensors.torch import load_file
+from toys import SMALL
+from transformers import (
+    ASTConfig,
+    ASTFeatureExtractor,
+    ASTForAudioClassification,
+    AutoModelForAudioClassification,
+)
+
+from audiopg.modeling.configuration_audiopg import AudioPGConfig
+from audiopg.modeling.feature_extraction_audiopg import AudioPGFeatureExtractor
+from audiopg.modeling.modeling_audiopg import AudioPGForAudioClassification, AudioPGForPreTraining
+from audiopg.training.evaluation.baselines import linear_score, log_mel_statistics_of, pooled_embeddings
+from audiopg.training.evaluation.probes import linear_probe
+from audiopg.training.evaluation.protocols import FinetuningRecipe, Round, cut_validation, rounds_of
+from audiopg.training.features.cache import Batches, FeatureCache, front_end_of
+from audiopg.training.finetune import main
+from audiopg.training.finetuning import fitting
+from audiopg.training.finetuning import run as finetune_module
+from audiopg.training.finetuning.fitting import augment, fit, predict
+from audiopg.training.finetuning.run import PRETRAINED, SCRATCH, FinetuningRun, Progress
+from audiopg.training.runs.recipes import RECIPES, build_recipe, load_recipe
+
+PLAIN = {
+    "name": "toy",
+    "description": "A toy for the tests.",
+    "epochs": 2,
+    "batch_size": 8,
+    "learning_rate": 3e-3,
+    "layer_decay": 1.0,
+    "drop_path_rate": 0.0,
+    "clip_seconds": None,
+    "time_roll": False,
+    "time_mask": 0,
+    "frequency_mask": 0,
+    "mixup": 0.0,
+    "cutmix": 0.0,
+    "label_smoothing": 0.0,
+}
+EXTRACTOR = AudioPGFeatureExtractor(mean=0.0, std=0.5)
+
+
+def recipe(**changes):
+    return build_recipe(FinetuningRecipe, PLAIN | changes)
+
+
+def cache_of(values, labels, parts, num_classes=2, sources=None):
+    """A data set out of frames, shape (clips, frames, 128), without any audio."""
+    clips = [f"{index}.wav" for index in range(len(values))]
+    return FeatureCache(
+        dataset_name="toy sounds",
+        class_names=[f"class {index}" for index in range(num_classes)],
+        front_end=front_end_of(EXTRACTOR).settings,
+        clips=clips,
+        parts=list(parts),
+        sources=sources or clips,
+        frames=torch.as_tensor(values, dtype=torch.float16).reshape(-1, 128),
+        lengths=torch.full((len(values),), values.shape[1]),
+        labels=torch.as_tensor(labels),
+        digest="0" * 16,
+    )
+
+
+def easy_cache(clips_per_fold=8, folds=3, frames=16):
+    """Two classes that differ in level: every fold can be learnt from the others."""
+    rng = np.random.default_rng(0)
+    labels = np.tile([0, 1], clips_per_fold * folds // 2)
+    values = rng.standard_normal((len(labels), frames, 128)) * 0.3 + (2 * labels - 1)[:, None, None]
+    return cache_of(values, labels, np.repeat(np.arange(1, folds + 1), clips_per_fold).tolist())
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("pretrained") / "toy-encoder"
+    torch.manual_seed(0)
+    AudioPGForPreTraining(AudioPGConfig(**SMALL)).save_pretrained(folder)
+    EXTRACTOR.save_pretrained(folder)
+    return str(folder)
+
+
+def silent_run(checkpoint, cache, folder, **changes):
+    return FinetuningRun(checkpoint, cache, recipe(**changes), folder, write=lambda line: None)
+
+
+@pytest.fixture(scope="module")
+def finished(checkpoint, tmp_path_factory):
+    """A run with all controls through the command line; tests only read it."""
+    folder = tmp_path_factory.mktemp("runs")
+    easy_cache().save(folder / "features.safetensors")
+    (folder / "toy.yaml").write_text(json.dumps(PLAIN))
+    arguments = [checkpoint, "--features", folder / "features.safetensors", "--recipe", folder / "toy.yaml"]
+    main([str(word) for word in [*arguments, "--device", "cpu", "--output_dir", folder / "run", "--epochs", 4]])
+    return folder / "run"
+
+
+def results_of(folder):
+    return json.loads((folder / "results.json").read_text())
+
+
+@pytest.mark.parametrize("path", sorted((RECIPES / "finetuning").glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_recipe_can_be_read_and_is_called_as_its_file(path):
+    assert load_recipe(FinetuningRecipe, path).name == path.stem
+
+
+def test_the_paper_s_protocol_is_the_paper_s():
+    paper, fast = (
+        load_recipe(FinetuningRecipe, RECIPES / "finetuning" / f"{name}.yaml") for name in ("paper", "fast")
+    )
+    assert (paper.epochs, fast.epochs, paper.batch_size, fast.batch_size) == (300, 50, 32, 32)
+    assert (paper.learning_rate, paper.mixup, paper.cutmix, paper.label_smoothing) == (2e-4, 0.8, 1.0, 0.1)
+    assert paper.select == fast.select == "last"
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("epochs", 0, "1 or more"),
+        ("learning_rate", 0.0, "above 0"),
+        ("mixup", -1.0, "0 or more"),
+        ("label_smoothing", 2.0, "between 0 and 1"),
+        ("select", "test", "nothing is chosen on test clips"),
+        ("epoch", 3, "did you mean 'epochs'"),
+    ],
+)
+def test_recipes_that_cannot_be_run_are_refused(field, value, message):
+    with pytest.raises(ValueError, match=message):
+        recipe(**{field: value})
+
+
+def test_one_call_trains_every_fold_its_controls_and_a_model_of_all_clips(finished):
+    results = results_of(finished)
+    assert list(results["results"]) == [
+        PRETRAINED,
+        SCRATCH,
+        "log-mel mean and deviation, linear",
+        "random encoder, frozen, linear",
+        "pre-trained encoder, frozen, linear",
+    ]
+    for row in results["results"].values():
+        assert len(row["scores"]) == 3
+        assert row["mean"] == pytest.approx(np.mean(row["scores"]))
+    assert results["results"][PRETRAINED]["mean"] == 1.0
+    assert results["dataset"] == "toy sounds"
+    assert results["protocol"] == "3 folds, each tested once by a model trained on the others"
+    assert {"hardware", "versions", "commit", "checkpoint", "weights", "recipe"} <= set(results)
+    assert {path.name for path in finished.iterdir()} >= {"results.json", "confusion.png", "model", "rounds"}
+    model = AutoModelForAudioClassification.from_pretrained(finished / "model")
+    assert model.config.id2label == {0: "class 0", 1: "class 1"}
+
+
+def test_no_path_of_this_machine_is_in_the_results(finished, checkpoint):
+    assert str(finished.parent) not in (finished / "results.json").read_text()
+    assert results_of(finished)["checkpoint"] == "toy-encoder"
+
+
+def test_scores_can_be_had_again_from_the_logits_that_were_kept(finished):
+    labels = easy_cache().labels.numpy()
+    for number, path in enumerate(sorted((finished / "rounds").glob("pre-trained*.safetensors"))):
+        kept = load_file(path)
+        right = kept["logits"].numpy().argmax(axis=1) == labels[kept["clips"].numpy()]
+        assert right.mean() == results_of(finished)["results"][PRETRAINED]["scores"][number]
+
+
+def test_a_finished_run_trains_nothing_again_and_says_the_same(finished, checkpoint, monkeypatch):
+    before = results_of(finished)
+    monkeypatch.setattr(finetune_module, "fit", lambda *a, **k: pytest.fail("it trained again"))
+    run = silent_run(checkpoint, easy_cache(), finished, epochs=4)
+    assert run.run()["results"] == before["results"]
+
+
+def test_a_folder_of_another_run_is_refused_with_the_difference(finished, checkpoint):
+    with pytest.raises(ValueError, match=r"holds another run: epochs 4, not 5\."):
+        silent_run(checkpoint, easy_cache(), finished, epochs=5)
+
+
+def test_test_clips_are_read_once_and_after_training(checkpoint, tmp_path, monkeypatch):
+    events = []
+    call, train = Batches.__call__, fitting._Trainer.train
+    monkeypatch.setattr(Batches, "__call__", lambda self, clips: events.append(set(clips)) or call(self, clips))
+    monkeypatch.setattr(fitting._Trainer, "train", lambda self, **k: (train(self, **k), events.append("trained")))
+    cache = easy_cache()
+    run = silent_run(checkpoint, cache, tmp_path, select="validation", batch_size=32)
+    run.run(controls=(), final_model=False)
+    for one in run.rounds:
+        end = events.index("trained")
+        seen = set().union(*events[:end])
+        assert seen == set(one.train) | set(one.validation)
+        assert not seen & set(one.test)
+        assert events[end + 1] == set(one.test)
+        events = events[end + 2 :]
+    assert not events
+
+
+def test_a_planted_leak_shows_and_the_protocol_does_not_have_it(checkpoint, tmp_path):
+    """Labels are drawn at random, so a clip's own label can be known only from having been trained on."""
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 2, 60)
+    values = 2 * rng.standard_normal((60, 1, 128)) + np.zeros((60, 16, 1))
+    cache = cache_of(values, labels, np.repeat([1, 2], 30).tolist())
+    options = {"epochs": 25, "learning_rate": 1e-2, "batch_size": 16}
+    honest = silent_run(checkpoint, cache, tmp_path / "honest", **options)
+    leaking = silent_run(checkpoint, cache, tmp_path / "leaking", **options)
+    leaking.rounds = [Round(one.name, [*one.train, *one.test], [], one.test) for one in leaking.rounds]
+    found = [run.run(controls=(), final_model=False)["results"][PRETRAINED]["mean"] for run in (honest, leaking)]
+    assert found[0] < 0.7
+    assert found[1] > 0.95
+
+
+def test_sources_stay_on_one_side_when_validation_is_cut():
+    sources = [f"recording {index // 3}" for index in range(90)]
+    labels = np.arange(90) // 3 % 3
+    train, validation = cut_validation(range(90), labels, sources, 0.2, seed=0)
+    assert not {sources[i] for i in train} & {sources[i] for i in validation}
+    assert sorted(train + validation) == list(range(90))
+    assert [sum(labels[i] == label for i in validation) for label in range(3)] == [6, 6, 6]
+
+
+def test_official_validation_clips_choose_the_epoch_and_are_not_trained_on():
+    cache = easy_cache()
+    parts = ["train"] * 8 + ["validation"] * 8 + ["test"] * 8
+    split = cache_of(cache.frames.reshape(24, 16, 128).numpy(), cache.labels, parts)
+    (one,) = rounds_of(split, recipe(select="validation"))
+    assert (one.train, one.validation, one.test) == (list(range(8)), list(range(8, 16)), list(range(16, 24)))
+
+
+def test_the_chosen_epoch_s_weights_are_the_ones_tested(checkpoint, tmp_path, monkeypatch):
+    cache = easy_cache()
+    run = silent_run(checkpoint, cache, tmp_path, epochs=4, select="validation")
+    weights, found = [], iter([0.5, 0.9, 0.9, 0.1])
+    monkeypatch.setattr(fitting, "accuracy", lambda predictions, references: next(found))
+    model = run._build(PRETRAINED)
+    facts = fit(
+        model,
+        run.batches,
+        run.rounds[0],
+        run.recipe,
+        device="cpu",
+        folder=tmp_path / "round",
+        on_epoch=lambda epoch, loss: weights.append(model.classifier.weight.detach().clone()),
+    )
+    assert facts["epoch"] == 2
+    assert facts["validation"] == [0.5, 0.9, 0.9, 0.1]
+    assert torch.equal(model.classifier.weight, weights[1])
+    assert not torch.equal(weights[1], weights[3])
+
+
+AUGMENTED = {
+    "epochs": 4,
+    "drop_path_rate": 0.2,
+    "time_roll": True,
+    "time_mask": 4,
+    "frequency_mask": 16,
+    "mixup": 0.8,
+    "cutmix": 1.0,
+    "label_smoothing": 0.1,
+    "checkpoints_per_round": 1,
+}
+
+
+class InterruptionError(Exception):
+    pass
+
+
+def test_an_interrupted_round_goes_on_to_the_same_bits(checkpoint, tmp_path):
+    cache, one = easy_cache(), Round("fold 1", list(range(8, 24)), [], list(range(8)))
+
+    def train(folder, on_epoch):
+        run = silent_run(checkpoint, cache, folder, **AUGMENTED)
+        model = run._build(PRETRAINED)
+        path = folder / "round"
+        facts = fit(model, run.batches, one, run.recipe, device="cpu", folder=path, on_epoch=on_epoch)
+        assert not path.exists()
+        return facts, predict(model, run.batches, one.test, "cpu", 8)
+
+    def interrupt(epoch, loss):
+        if epoch == 3:
+            raise InterruptionError
+
+    whole, expected = train(tmp_path / "whole", lambda epoch, loss: None)
+    with pytest.raises(InterruptionError):
+        train(tmp_path / "parts", interrupt)
+    seen = []
+    resumed, found = train(tmp_path / "parts", lambda epoch, loss: seen.append(epoch))
+    assert seen == [3, 4]
+    assert torch.equal(found, expected)
+    assert resumed["losses"] == whole["losses"]
+
+
+def test_the_order_of_a_batch_s_augmentation_depends_on_the_step_alone(checkpoint):
+    values, labels = torch.randn(8, 16, 128), torch.tensor([0, 1] * 4)
+    options = recipe(**AUGMENTED)
+    first, second, other = (
+        augment(values, labels, 2, options, fitting._generator(0, "fold 1", step)) for step in (5, 5, 6)
+    )
+    assert torch.equal(first[0], second[0])
+    assert torch.equal(first[1], second[1])
+    assert not torch.equal(first[0], other[0])
+
+
+def test_several_labels_are_trained_with_binary_targets_and_scored_by_mean_average_precision(checkpoint, tmp_path):
+    single = easy_cache()
+    labels = torch.nn.functional.one_hot(single.labels, 3).float()
+    labels[:, 2] = torch.arange(24) % 3 == 0
+    cache = cache_of(single.frames.reshape(24, 16, 128).numpy(), labels, single.parts, num_classes=3)
+    run = silent_run(checkpoint, cache, tmp_path, epochs=3)
+    results = run.run(controls=("linear",), final_model=False)
+    assert results["metric"] == "macro_average_precision"
+    assert run._build(PRETRAINED).config.problem_type == "multi_label_classification"
+    assert 0.6 < results["results"][PRETRAINED]["mean"] <= 1
+    _, targets = augment(torch.randn(24, 16, 128), labels, 3, recipe(label_smoothing=0.5), torch.Generator())
+    assert torch.equal(targets, labels)
+
+
+def test_linear_control_is_the_probe_s_on_folds():
+    rng = np.random.default_rng(0)
+    labels = np.tile(np.arange(3), 20)
+    values = rng.standard_normal((60, 5, 128)) + 0.2 * rng.standard_normal((3, 1, 128))[labels]
+    cache = cache_of(values, labels, np.repeat([1, 2, 3, 4], 15).tolist(), num_classes=3)
+    features = log_mel_statistics_of(Batches(cache, EXTRACTOR, None), range(60))
+    expected = linear_probe(features, labels, np.array(cache.parts))["fold_accuracies"]
+    assert [linear_score(features, cache, one) for one in rounds_of(cache, recipe())] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("pooling", ["mean", "mel"])
+def test_the_linear_control_reads_what_the_classifier_reads(pooling):
+    torch.manual_seed(0)
+    model = AudioPGForAudioClassification(AudioPGConfig(**SMALL, num_labels=2, classifier_pooling=pooling))
+    batches = Batches(easy_cache(), EXTRACTOR, None)
+    read = pooled_embeddings(model, batches, range(5), "cpu")
+    inputs = batches.finish(batches(range(5)))
+    with torch.no_grad():
+        logits = model(inputs["input_values"], inputs.get("attention_mask")).logits
+        torch.testing.assert_close(model.classifier(torch.from_numpy(read)), logits, rtol=0, atol=1e-5)
+    assert read.shape == (5, SMALL["hidden_size"] * (8 if pooling == "mel" else 1))
+    assert not model.classifier._forward_pre_hooks
+
+
+def test_log_mel_statistics_are_mean_and_deviation_over_time():
+    cache = easy_cache()
+    found = log_mel_statistics_of(Batches(cache, EXTRACTOR, None), [5])[0]
+    frames = cache.clip_frames(5).float().numpy()
+    np.testing.assert_allclose(found, np.concatenate([frames.mean(axis=0), frames.std(axis=0)]), rtol=1e-5)
+
+
+def write_class_folders(folder, clips=3):
+    rng = np.random.default_rng(0)
+    for name in ("noise", "tone"):
+        (folder / name).mkdir(parents=True)
+        for index in range(clips):
+            tone = 0.5 * np.sin(2 * np.pi * rng.uniform(200, 2000) * np.arange(6400) / 16000)
+            samples = 0.1 * rng.standard_normal(6400) if name == "noise" else tone
+            soundfile.write(folder / name / f"{index}.flac", samples, 16000)
+    return folder
+
+
+def test_a_user_s_own_folder_is_enough(checkpoint, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("audiopg.training.features.cache.CACHE_FOLDER", tmp_path / "cache")
+    monkeypatch.chdir(tmp_path)
+    sounds = write_class_folders(tmp_path / "my_sounds")
+    main([checkpoint, "--data_dir", str(sounds), "--recipe", "tiny", "--epochs", "1", "--device", "cpu"])
+    captured = capsys.readouterr()
+    assert "| my_sounds, accuracy in % | mean | std | 95 % interval | each |" in captured.out
+    assert "min left in all" in captured.err
+    assert "s/epoch" in captured.err
+    folder = tmp_path / "runs" / "toy-encoder-my_sounds-tiny"
+    assert results_of(folder)["protocol"].startswith("3 folds")
+    assert (folder / "model" / "preprocessor_config.json").is_file()
+
+
+def test_another_model_may_take_our_place(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("audiopg.training.features.cache.CACHE_FOLDER", tmp_path / "cache")
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 12, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
+    config = ASTConfig(**sizes, max_length=48, num_mel_bins=32)
+    ASTForAudioClassification(config).save_pretrained(tmp_path / "ast")
+    ASTFeatureExtractor(max_length=48, num_mel_bins=32).save_pretrained(tmp_path / "ast")
+    sounds = write_class_folders(tmp_path / "my_sounds")
+    options = ["--recipe", "fast", "--epochs", "1", "--device", "cpu", "--output_dir", str(tmp_path / "run")]
+    main([str(tmp_path / "ast"), "--data_dir", str(sounds), *options, "--clip_seconds", "0.4", "--no_final_model"])
+    assert len(results_of(tmp_path / "run")["results"]) == 5
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--data_dir", "nowhere"], "neither a folder nor a CSV"),
+        (["--data_dir", ".", "--epoch", "3"], "did you mean 'epochs'"),
+        (["--data_dir", ".", "--benchmark", "esc5"], "`name` is auto"),
+        (["--data_dir", ".", "--recipe", "slow"], "found nothing at"),
+    ],
+)
+def test_mistakes_on_the_command_line_are_refused_in_one_line(checkpoint, capsys, words, message):
+    with pytest.raises(SystemExit) as stop:
+        main([checkpoint, *words])
+    assert stop.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_progress_counts_what_a_former_call_did():
+    lines = []
+    progress = Progress(30, lines.append)
+    progress.round_done(10)
+    for epoch in range(1, 11):
+        progress.epoch("x", epoch, 10, 0.5)
+    progress.round_done(10)
+    assert progress.left == 10
+    assert len(lines) == 10
+    assert lines[0].startswith("x: epoch 1/10, loss 0.500, ")
+
+
+def test_fine_tuning_from_a_cache_needs_no_audio_or_data_set_library(finished, checkpoint, tmp_path):
+    code = (
+        "import sys\n"
+        "for name in ('datasets', 'evaluate', 'soundfile', 'torchcodec'):\n"
+        "    sys.modules[name] = None\n"
+        "from audiopg.training.finetune import main\n"
+        "main(sys.argv[1:])\n"
+    )
+    features, recipe_path = finished.parent / "features.safetensors", finished.parent / "toy.yaml"
+    words = [checkpoint, "--features", features, "--recipe", recipe_path, "--output_dir", tmp_path / "r"]
+    options = ["--device", "cpu", "--epochs", "1", "--controls", "linear", "--no_final_model"]
+    command = [sys.executable, "-c", code, *map(str, words), *options]
+    subprocess.run(command, check=True, timeout=200, capture_output=True)
+    assert len(results_of(tmp_path / "r")["results"]) == 4

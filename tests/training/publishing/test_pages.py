@@ -1,0 +1,102 @@
+import json
+
+import pytest
+
+from audiopg.training.ablation.table import summarise
+from audiopg.training.publishing import pages as readme
+from audiopg.training.readme import main
+
+RESULTS = {
+    "hardware": "a computer",
+    "versions": {"torch": "2.11.0"},
+    "commit": "0123456789ab",
+    "seconds": 123.4,
+    "pretraining": {"clips": 640, "seconds": 20.0, "clips_per_second": 32.0, "loss": 0.98765},
+    "factors": {"frequency": {"pretrained": 0.91234, "random": 0.5}},
+    "benchmark": {
+        "benchmark": "ESC-10",
+        "results": {"pre-trained encoder": {"mean": 0.71875, "std": 0.03, "fold_accuracies": [0.7, 0.7375]}},
+    },
+}
+TEXT = "before\n<!-- results:demo -->\nold\n<!-- /results -->\nafter\n"
+ABLATION = "<!-- results:ablation-ladder -->\n<!-- /results -->\n"
+
+
+@pytest.fixture
+def house(tmp_path, monkeypatch):
+    monkeypatch.setattr(readme, "ROOT", tmp_path)
+    monkeypatch.setattr(readme, "RESULTS", tmp_path)
+    (tmp_path / "demo.json").write_text(json.dumps(RESULTS))
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "README.md").write_text(TEXT)
+    (tmp_path / "docs/experiments.md").write_text(ABLATION)
+    return tmp_path
+
+
+def test_the_readme_s_numbers_are_those_of_the_results():
+    main(["--check"])
+
+
+def test_a_marked_part_is_written_from_its_results_and_nothing_else_is_touched(house):
+    main([])
+    text = (house / "README.md").read_text()
+    assert text.startswith("before\n<!-- results:demo -->\n640 clips in 20 s (32.0 clips/s), final loss 0.988;")
+    assert "| frequency | 0.912 | 0.500 |" in text
+    assert "| pre-trained encoder | 71.9 ± 3.0 % | 70.0, 73.8 |" in text
+    assert text.endswith("<!-- /results -->\nafter\n")
+    main(["--check"])
+
+
+def test_an_ablation_is_written_with_its_grid_and_command(house):
+    runs = [
+        {
+            "fold_accuracies": [0.5, 0.75],
+            "factors": {"onset": 0.5},
+            "clips": 80,
+            "loss": 0.5,
+            "pretraining_seconds": 60.0,
+        }
+    ]
+    grid = {"name": "ladder", "reference": "full", "seeds": [0], "test_folds": [], "cells": {"full": {"paper": 82.0}}}
+    report = {
+        "environments": [{k: RESULTS[k] for k in ("hardware", "versions", "commit")}],
+        **{"grid": grid, "benchmark": "ESC-10", "command": "python training/ablate.py ladder", "folds": [1, 2]},
+        **{"results": {"full": runs}, "summary": summarise({"full": runs}, "full")},
+    }
+    (house / "ablation-ladder.json").write_text(json.dumps(report))
+    main([])
+    text = (house / "docs/experiments.md").read_text()
+    assert "| full | 80 | 1.0 | 0.500 | 62.50 (1) |  |  | 0.500 | 82.0 |" in text
+    assert "commits 0123456789ab; `python training/ablate.py ladder`." in text
+
+
+def test_a_probe_is_written_with_its_checkpoint():
+    text = readme.probe_part({**RESULTS, **RESULTS["benchmark"], "probe": "linear", "checkpoint": "exported/tiny"})
+    assert "| ESC-10, linear probe | mean | std | folds |" in text
+    assert "| pre-trained encoder | 71.88 | 3.00 | 70.0 73.8 |" in text
+    assert "Checkpoint `exported/tiny`. Measured on a computer" in text
+
+
+def test_a_readme_that_is_out_of_date_fails_the_check(house):
+    with pytest.raises(SystemExit) as stop:
+        main(["--check"])
+    assert stop.value.code == 1
+
+
+def test_fine_tuning_is_written_with_its_controls_and_cost():
+    row = {"scores": [0.5, 0.75], "mean": 0.625, "std": 0.177, "low": 0.1, "high": 1.0, "seconds_per_round": 12.3}
+    results = {k: RESULTS[k] for k in ("hardware", "versions", "commit")} | {
+        "dataset": "ESC-10",
+        "metric": "accuracy",
+        "recipe": {"name": "tiny", "epochs": 8},
+        "results": {"pre-trained, fine-tuned": row},
+    }
+    text = readme.finetuning_part(results)
+    assert "| pre-trained, fine-tuned | 62.50 | 17.70 | 10.0 to 100.0 | 50.0 75.0 |" in text
+    assert "Recipe `tiny`, 8 epochs, the last one counts; 12 s a fold. Measured on a computer" in text
+
+
+def test_features_are_written_beside_those_of_the_other_extractor():
+    row = {"clips": 32, "threads": 2, "clips_per_second": {"audiopg": 20.0, "ast": 10.0}, "speedup": {"wall": 2.0}}
+    results = {k: RESULTS[k] for k in ("hardware", "versions", "commit")} | {"rows": [row]}
+    assert "| 32, 2 | 20.0 | 10.0 | 2.0 |" in readme.features_part(results)

@@ -1,0 +1,160 @@
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from transformers import (
+    AutoFeatureExtractor,
+    AutoModel,
+    AutoModelForAudioClassification,
+    AutoModelForPreTraining,
+)
+
+import audiopg
+from audiopg.modeling.configuration_audiopg import AudioPGConfig
+from audiopg.training.export import main
+from audiopg.training.publishing.pretrained import export_run, write_hub_folder
+
+WAVEFORM = np.random.default_rng(0).uniform(-0.5, 0.5, 16000).astype(np.float32)
+HEADS = {"AutoModel": AutoModel, "AutoModelForPreTraining": AutoModelForPreTraining}
+CLASSES = (audiopg.AudioPGModel, audiopg.AudioPGForPreTraining, audiopg.AudioPGForAudioClassification)
+RESULTS = {
+    "factors": {"frequency": {"pretrained": 0.875, "random": 0.125}},
+    "benchmark": {
+        "benchmark": "ESC-10",
+        "results": {"pre-trained encoder": {"mean": 0.71875, "std": 0.03, "fold_accuracies": [0.7, 0.7375]}},
+    },
+}
+LOAD_ELSEWHERE = """
+import sys
+sys.modules["audiopg"] = None
+import numpy as np, torch, transformers
+folder, auto_class, target = sys.argv[1:]
+extractor = transformers.AutoFeatureExtractor.from_pretrained(folder, trust_remote_code=True)
+model = getattr(transformers, auto_class).from_pretrained(folder, trust_remote_code=True).eval()
+inputs = extractor(np.load(target), sampling_rate=16000)
+with torch.no_grad():
+    output = model(**inputs)
+np.save(target, (output.logits if "logits" in output else output.last_hidden_state).numpy())
+"""
+
+
+@pytest.fixture(scope="module")
+def exported(toy_run, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("hub") / "toy"
+    export_run(toy_run, folder, RESULTS)
+    return folder
+
+
+def run_elsewhere(folder, auto_class, tmp_path) -> np.ndarray:
+    """What a model says of `WAVEFORM` in a process that cannot import this package, offline."""
+    target = tmp_path / "array.npy"
+    np.save(target, WAVEFORM)
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "home")}
+    command = [sys.executable, "-c", LOAD_ELSEWHERE, str(folder), auto_class, str(target)]
+    subprocess.run(command, check=True, env=environment, cwd=tmp_path, timeout=120)
+    return np.load(target)
+
+
+def run_here(folder, auto_class) -> np.ndarray:
+    model = auto_class.from_pretrained(folder).eval()
+    assert type(model).__module__.startswith("audiopg.")
+    inputs = AutoFeatureExtractor.from_pretrained(folder)(WAVEFORM, sampling_rate=16000)
+    with torch.no_grad():
+        output = model(**inputs)
+    return (output.logits if "logits" in output else output.last_hidden_state).numpy()
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_a_folder_loads_without_the_package_to_the_same_bits(exported, name, tmp_path):
+    assert np.array_equal(run_elsewhere(exported, name, tmp_path), run_here(exported, HEADS[name]))
+
+
+@pytest.mark.parametrize("model_class", CLASSES)
+def test_a_folder_saved_from_any_head_loads_as_every_other(model_class, tmp_path):
+    model = model_class(AudioPGConfig.of_size("tiny", num_hidden_layers=1, decoder_num_hidden_layers=1, num_labels=3))
+    write_hub_folder(model, audiopg.AudioPGFeatureExtractor(), tmp_path)
+    encoders = [
+        AutoModel.from_pretrained(tmp_path),
+        AutoModelForPreTraining.from_pretrained(tmp_path).audiopg,
+        AutoModelForAudioClassification.from_pretrained(tmp_path).audiopg,
+    ]
+    original = getattr(model, "audiopg", model).state_dict()
+    for encoder in encoders:
+        assert all(torch.equal(value, original[name]) for name, value in encoder.state_dict().items())
+
+
+def test_a_classifier_s_folder_loads_elsewhere_as_a_bare_encoder(tmp_path):
+    model = audiopg.AudioPGForAudioClassification(AudioPGConfig.of_size("tiny", num_hidden_layers=1))
+    write_hub_folder(model, audiopg.AudioPGFeatureExtractor(), tmp_path / "folder")
+    assert np.array_equal(
+        run_elsewhere(tmp_path / "folder", "AutoModel", tmp_path), run_here(tmp_path / "folder", AutoModel)
+    )
+
+
+def test_the_folder_holds_safetensors_and_no_pickle(exported):
+    names = {path.name for path in exported.iterdir()}
+    assert {"config.json", "preprocessor_config.json", "model.safetensors", "README.md"} <= names
+    assert {
+        "configuration_audiopg.py",
+        "modeling_audiopg.py",
+        "feature_extraction_audiopg.py",
+        "spectrogram_audiopg.py",
+    } <= names
+    assert not {name for name in names if name.endswith((".bin", ".pt", ".pth", ".pkl"))}
+
+
+def test_the_card_says_how_it_was_made_and_what_was_measured(exported, toy_run):
+    card = (exported / "README.md").read_text()
+    run, statistics = (json.loads((toy_run / f"{name}.json").read_text()) for name in ("run", "statistics"))
+    for fact in (
+        run["clips"],
+        run["hardware"],
+        run["seconds"],
+        statistics["mean"],
+        statistics["std"],
+        run["versions"]["torch"],
+    ):
+        assert str(fact) in card
+    assert "preset `reference` with `duration=0.64`, seed 0" in card
+    assert "| frequency | 0.875 | 0.125 |" in card
+    assert "| pre-trained encoder | 71.9 ± 3.0 | 70.0, 73.8 |" in card
+    assert "real audio | none" in card
+    assert "{{" not in card
+    assert "{%" not in card
+
+
+def test_the_card_s_metadata_names_the_measured_accuracy(exported):
+    from huggingface_hub import ModelCard
+
+    data = ModelCard.load(exported / "README.md").data
+    assert (data.license, data.library_name) == ("apache-2.0", "transformers")
+    assert data.eval_results[0].metric_value == RESULTS["benchmark"]["results"]["pre-trained encoder"]["mean"]
+
+
+def test_what_was_not_measured_is_said(toy_run, tmp_path):
+    export_run(toy_run, tmp_path / "plain")
+    card = (tmp_path / "plain" / "README.md").read_text()
+    assert card.count("not measured.") == 3
+
+
+def test_a_run_that_has_not_finished_is_refused(tmp_path, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main([str(tmp_path), str(tmp_path / "out")])
+    assert stop.value.code == 2
+    assert "holds no finished run" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_checkpoint_that_is_not_what_was_written_is_not_exported(toy_run, tmp_path):
+    shutil.copytree(toy_run, tmp_path / "run")
+    weights = tmp_path / "run" / "checkpoints" / "step_00000006" / "model.safetensors"
+    altered = bytearray(weights.read_bytes())
+    altered[-1] ^= 1
+    weights.write_bytes(altered)
+    with pytest.raises(ValueError, match=r"content of model\.safetensors has changed"):
+        export_run(tmp_path / "run", tmp_path / "out")

@@ -1,0 +1,1 @@
+"""Grids of recipes, each pre-trained and probed by one protocol."""

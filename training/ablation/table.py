@@ -1,0 +1,188 @@
+"""What a grid of ablations says: differences with their intervals, a table, a chart. From `results.json` alone."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+
+from audiopg.data_scripts.figures import STYLE
+from audiopg.training.evaluation.scores import mean_and_interval
+
+RANDOM, LOG_MEL = "random encoder", "log-mel mean and deviation"
+"""What needs no pre-training, in every table."""
+
+_COLOURS = {RANDOM: "#d49a3a", LOG_MEL: "#9a9a9a"}
+
+Results = Mapping[str, Sequence[Mapping[str, Any]]]
+"""By cell, one result per seed, in the same order, each with `fold_accuracies`."""
+
+
+def summarise(
+    results: Results, reference: str, tested: Sequence[int] | None = None
+) -> dict[str, dict[str, dict[str, float | None]]]:
+    """Accuracy of every cell and its difference to the reference.
+
+    Both intervals are Student's, 95 %. That of the accuracy is over seeds, each the mean of its folds. That of the
+    difference is over all pairs of seed and fold: the cells are tested on the same clips, so that the fold's
+    difficulty, most of the spread, drops out. Folds share training clips, so it is a guide and no proof.
+
+    Args:
+        results: Of all cells.
+        reference: The cell to compare with.
+        tested: Positions of the folds that count; all by default.
+
+    Returns:
+        For each cell `accuracy` and `difference`, as from `mean_and_interval`. A cell of one result is compared
+        with every seed.
+
+    Example:
+        >>> cells = {"a": [{"fold_accuracies": [0.5, 0.7]}], "b": [{"fold_accuracies": [0.6, 0.8]}]}
+        >>> round(summarise(cells, "a")["b"]["difference"]["low"], 3)
+        0.1
+        >>> round(summarise(cells, "a", tested=[1])["b"]["accuracy"]["mean"], 3)
+        0.8
+    """
+    every = {name: np.array([result["fold_accuracies"] for result in found]) for name, found in results.items()}
+    accuracies = {name: folds if tested is None else folds[:, list(tested)] for name, folds in every.items()}
+    return {
+        name: {
+            "accuracy": mean_and_interval(folds.mean(axis=1).tolist()),
+            "difference": mean_and_interval((folds - accuracies[reference]).ravel().tolist()),
+        }
+        for name, folds in accuracies.items()
+    }
+
+
+def is_beyond_spread(difference: Mapping[str, float | None]) -> bool:
+    """Whether an interval of a difference leaves zero out.
+
+    Example:
+        >>> is_beyond_spread({"mean": 0.1, "low": -0.1, "high": 0.3})
+        False
+    """
+    low, high = difference["low"], difference["high"]
+    return low is not None and high is not None and (low > 0 or high < 0)
+
+
+def verdict(difference: Mapping[str, float | None], num_seeds: int) -> str:
+    """Whether a difference is larger than its spread, in a word; one seed cannot say, however many folds it has.
+
+    Example:
+        >>> verdict({"mean": 0.1, "low": 0.05, "high": 0.15}, num_seeds=1)
+        'one seed'
+    """
+    if num_seeds < 2:
+        return "one seed"
+    return "yes" if is_beyond_spread(difference) else "no"
+
+
+def mean_factors(runs: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """R^2 of every factor, mean over the runs.
+
+    Example:
+        >>> mean_factors([{"factors": {"onset": 0.5}}, {"factors": {"onset": 0.75}}])
+        {'onset': 0.625}
+    """
+    return {name: float(np.mean([run["factors"][name] for run in runs])) for name in runs[0]["factors"]}
+
+
+def format_table(report: Mapping[str, Any]) -> str:
+    """All cells of a report as a Markdown table: accuracies in per cent, R^2 of the factors.
+
+    Args:
+        report: What `results.json` holds.
+
+    Returns:
+        The table, and a line that says what its numbers are.
+    """
+    grid, results, seeds = report["grid"], report["results"], report["grid"]["seeds"]
+    factors = list(results[grid["reference"]][0]["factors"])
+    lines = [
+        f"| {grid['name']} | clips | minutes | loss | {report['benchmark']}, linear probe "
+        f"| difference to {grid['reference']} | beyond its spread | {' | '.join(factors)} | paper, fine-tuned |",
+        "|---" * (8 + len(factors)) + "|",
+    ]
+    for name, found in report["summary"].items():
+        accuracy, difference = found["accuracy"], found["difference"]
+        runs, trained = results[name], "clips" in results[name][0]
+        minutes = np.mean([run["pretraining_seconds"] for run in runs]) / 60 if trained else 0.0
+        spread = "" if accuracy["std"] is None else f" ± {100 * accuracy['std']:.2f}"
+        interval = (
+            "" if difference["low"] is None else f" [{_percent(difference, 'low')}, {_percent(difference, 'high')}]"
+        )
+        is_other = name != grid["reference"]
+        cells = [
+            name,
+            f"{np.mean([run['clips'] for run in runs]):.0f}" if trained else "0",
+            f"{minutes:.1f}",
+            f"{np.mean([run['loss'] for run in runs]):.3f}" if trained else "",
+            f"{_percent(accuracy, 'mean', sign=False)}{spread} ({len(runs)})",
+            f"{_percent(difference, 'mean')}{interval}" if is_other else "",
+            verdict(difference, len(seeds)) if is_other else "",
+            *(f"{score:.3f}" for score in mean_factors(runs).values()),
+            str(grid["cells"].get(name, {}).get("paper", "")),
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
+    tested = grid["test_folds"]
+    lines += [
+        "",
+        f"Mean ± standard deviation over seeds {', '.join(map(str, seeds))}, their number in brackets; 95 % intervals "
+        f"by seed and fold{f', folds {tested} tested' if tested else ''}; {', '.join(factors)}: R² on held-out "
+        "synthesized clips. Losses compare between cells of the same clips and targets.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _percent(found: Mapping[str, float | None], name: str, *, sign: bool = True) -> str:
+    value = 100 * (found[name] or 0.0)
+    return f"{value:+.2f}" if sign else f"{value:.2f}"
+
+
+def draw_ablation(report: Mapping[str, Any]) -> Figure:
+    """Accuracy and R^2 of every cell, beside what needs no pre-training.
+
+    On the left a point per seed and a bar for the mean, on the right a curve per factor.
+
+    Args:
+        report: What `results.json` holds.
+
+    Returns:
+        The figure.
+    """
+    grid, results, tested = report["grid"], report["results"], _positions(report)
+    accuracies = {
+        name: 100 * np.array([run["fold_accuracies"] for run in runs])[:, tested].mean(axis=1)
+        for name, runs in results.items()
+    }
+    cells = [name for name in results if name not in _COLOURS]
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(2 * (1.5 + 0.9 * len(cells)), 2.8), layout="constrained")
+        left, right = figure.subplots(1, 2)
+        for number, name in enumerate(cells):
+            left.plot(
+                [number] * len(accuracies[name]), accuracies[name], "o", color="#33508a", markersize=4, alpha=0.7
+            )
+            left.plot([number - 0.25, number + 0.25], [accuracies[name].mean()] * 2, color="#33508a", linewidth=2)
+        for name, colour in _COLOURS.items():
+            left.axhline(accuracies[name].mean(), color=colour, linestyle="--", linewidth=1, label=name)
+        left.set(ylabel=f"{report['benchmark']}, linear probe, %")
+        left.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1))
+        by_cell = {name: mean_factors(results[name]) for name in (*cells, RANDOM)}
+        for factor, marker in zip(by_cell[RANDOM], "os^Dv", strict=False):
+            right.plot([by_cell[name][factor] for name in cells], marker + "-", markersize=4, label=factor)
+            right.axhline(by_cell[RANDOM][factor], color=right.lines[-1].get_color(), linestyle="--", linewidth=1)
+        right.set(ylabel="R² (dashed: random encoder)")
+        right.legend(frameon=False, ncols=len(by_cell[RANDOM]), loc="lower left", bbox_to_anchor=(0, 1))
+        for axis in (left, right):
+            axis.set_xticks(range(len(cells)), cells)
+            axis.set_xlim(-0.5, len(cells) - 0.5)
+        figure.supxlabel(grid["name"], fontsize=8)
+        return figure
+
+
+def _positions(report: Mapping[str, Any]) -> list[int]:
+    """Where the folds that are tested stand among all folds."""
+    tested = report["grid"]["test_folds"] or report["folds"]
+    return [report["folds"].index(fold) for fold in tested]

@@ -1,0 +1,1 @@
+"""What an encoder has learnt of how its sounds were made."""

@@ -1,0 +1,1 @@
+"""The loop that trains any objective. Knows no audio and no model class."""

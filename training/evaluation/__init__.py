@@ -1,0 +1,1 @@
+"""Protocols, scores and probes: what features are worth."""

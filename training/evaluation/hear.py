@@ -1,0 +1,89 @@
+"""AudioPG behind the HEAR 2021 interface (https://hearbenchmark.com/hear-api.html), for its runners and others'.
+
+    import audiopg.training.evaluation.hear as module
+    model = module.load_model("exported/base")
+    embeddings = module.get_scene_embeddings(audio, model)
+
+HEAR asks for a timestamp every 50 ms at most; ours are 160 ms apart, one for each time patch, so that event detection
+is scored at the resolution that the model has.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from audiopg.modeling.embedding_audiopg import AudioPGFrameEmbeddings
+from audiopg.modeling.feature_extraction_audiopg import AudioPGFeatureExtractor
+from audiopg.modeling.modeling_audiopg import AudioPGModel
+
+
+class HearModel(nn.Module):
+    """A frozen encoder with its feature extractor, and the three attributes that HEAR reads.
+
+    Args:
+        encoder: An `AudioPGModel`.
+        feature_extractor: The checkpoint's own.
+
+    Example:
+        >>> from audiopg.modeling.configuration_audiopg import AudioPGConfig
+        >>> model = HearModel(AudioPGModel(AudioPGConfig.of_size("tiny")), AudioPGFeatureExtractor())
+        >>> model.sample_rate, model.scene_embedding_size, model.timestamp_embedding_size
+        (16000, 192, 192)
+    """
+
+    def __init__(self, encoder: AudioPGModel, feature_extractor: AudioPGFeatureExtractor) -> None:
+        super().__init__()
+        self.encoder: AudioPGModel = encoder
+        self.feature_extractor = feature_extractor
+        self.sample_rate = feature_extractor.sampling_rate
+        self.scene_embedding_size = self.timestamp_embedding_size = encoder.config.hidden_size
+
+    def forward(self, audio: Tensor) -> list[AudioPGFrameEmbeddings]:
+        """Frame embeddings of each clip of `audio`, shape `(clips, samples)`, on the device of the encoder."""
+        return self.encoder.embed_frames(audio, self.feature_extractor)
+
+
+def load_model(model_file_path: str = "") -> HearModel:
+    """Load a checkpoint.
+
+    Args:
+        model_file_path: Its folder, or its name on the Hub.
+
+    Returns:
+        The model, in evaluation mode on the CPU.
+
+    Raises:
+        ValueError: if no path is given: no weights come with this package.
+    """
+    if not model_file_path:
+        raise ValueError("No weights come with this package: give the folder of a checkpoint, or its name on the Hub.")
+    encoder = AudioPGModel.from_pretrained(model_file_path)
+    return HearModel(encoder, AudioPGFeatureExtractor.from_pretrained(model_file_path)).eval()
+
+
+def get_scene_embeddings(audio: Tensor, model: HearModel) -> Tensor:
+    """One embedding for each clip.
+
+    Args:
+        audio: Shape `(clips, samples)` in [-1, 1], at `model.sample_rate`.
+        model: From `load_model`.
+
+    Returns:
+        Shape `(clips, scene_embedding_size)`: those of `AudioPGModel.embed`.
+    """
+    return torch.stack([clip.embeddings.mean(dim=0) for clip in model(audio)])
+
+
+def get_timestamp_embeddings(audio: Tensor, model: HearModel) -> tuple[Tensor, Tensor]:
+    """One embedding for each 160 ms of each clip.
+
+    Args:
+        audio: Shape `(clips, samples)` in [-1, 1], at `model.sample_rate`.
+        model: From `load_model`.
+
+    Returns:
+        The embeddings, shape `(clips, time patches, timestamp_embedding_size)`, and the centres of what they describe
+        in ms, shape `(clips, time patches)`.
+    """
+    frames = model(audio)
+    embeddings = torch.stack([clip.embeddings for clip in frames])
+    return embeddings, torch.stack([1000 * clip.times for clip in frames]).to(embeddings.device)

@@ -1,0 +1,1 @@
+"""The only way from labelled audio to arrays."""

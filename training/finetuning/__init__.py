@@ -1,0 +1,1 @@
+"""Labelled recordings and a checkpoint to a classifier, over all folds."""

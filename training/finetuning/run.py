@@ -1,0 +1,327 @@
+"""Fine-tune a checkpoint on labelled recordings, by an honest protocol and beside its controls.
+
+    python training/finetune.py CHECKPOINT --data_dir ESC-50                     # 5 folds by the recipe `fast`
+    python training/finetune.py CHECKPOINT --data_dir my_sounds                  # a sub-folder per class, or a CSV
+    python training/finetune.py CHECKPOINT --data_dir ESC-50 --recipe paper --learning_rate 1e-4
+    python training/finetune.py CHECKPOINT --features esc50.safetensors          # without audio libraries
+
+CHECKPOINT is any `AutoModelForAudioClassification` on spectrograms: AudioPG with any head, AST. Every fold is tested
+once, after its training; the same folds are given to the same model from scratch and to linear classifiers. A run that
+was stopped goes on where it was with the same command. In the end the run's folder holds
+
+    results.json               scores of every fold, mean, deviation, interval, controls, confusions, cost, hardware
+    confusion.png, confused.png  the confusion matrix; log-mels of the classes that are taken for each other
+    rounds/                    logits and score of each fold
+    model/                     trained on all clips, for training/export_finetuned.py
+"""
+
+import hashlib
+import json
+import logging
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from transformers import AutoFeatureExtractor, PreTrainedModel
+
+from audiopg.training.evaluation.protocols import (
+    FinetuningRecipe,
+    Round,
+    describe_protocol,
+    round_of_all_clips,
+    rounds_of,
+)
+from audiopg.training.evaluation.scores import accuracy, macro_average_precision, mean_and_interval
+from audiopg.training.features.cache import Batches, FeatureCache
+from audiopg.training.finetuning.classifiers import build_classifier
+from audiopg.training.finetuning.fitting import fit, predict
+from audiopg.training.runs.checkpoints import write_atomically
+from audiopg.training.runs.provenance import environment
+
+logger = logging.getLogger(__name__)
+
+_SHARE_FOR_FRAMES = 0.25
+
+PRETRAINED, SCRATCH = "pre-trained, fine-tuned", "from scratch, same budget"
+CONTROLS = ("scratch", "linear")
+"""`scratch` trains the same model without the checkpoint's weights; `linear` fits linear classifiers to features."""
+
+
+def score(logits: np.ndarray, labels: Tensor) -> float:
+    """Accuracy, or macro mAP where clips have several labels.
+
+    Args:
+        logits: Shape `(clips, classes)`.
+        labels: Of these clips, as `FeatureCache.labels`.
+
+    Returns:
+        In [0, 1].
+    """
+    if labels.ndim == 2:
+        return macro_average_precision(logits, labels.numpy())
+    return accuracy(logits.argmax(axis=1), labels.numpy())
+
+
+class Progress:
+    """Says where a run is and how long it will still take.
+
+    Args:
+        total_epochs: Of all rounds and conditions.
+        write: Receives a line.
+    """
+
+    def __init__(self, total_epochs: int, write: Callable[[str], Any]) -> None:
+        self.left, self.write = total_epochs, write
+        self._started, self._epochs_seen = time.perf_counter(), 0
+
+    def round_done(self, epochs: int) -> None:
+        """A round has ended, in this call or a former one."""
+        self.left -= epochs
+
+    def epoch(self, what: str, epoch: int, epochs: int, loss: float) -> None:
+        """An epoch of the round under way has ended; every tenth part of a round is worth a line."""
+        self._epochs_seen += 1
+        if epoch == 1 or epoch * 10 // epochs != (epoch - 1) * 10 // epochs:
+            seconds = (time.perf_counter() - self._started) / self._epochs_seen
+            self.write(
+                f"{what}: epoch {epoch}/{epochs}, loss {loss:.3f}, {seconds:.1f} s/epoch, "
+                f"{seconds * (self.left - epoch) / 60:.1f} min left in all\n"
+            )
+
+
+class FinetuningRun:
+    """All rounds of one checkpoint on one data set, kept in a folder.
+
+    Args:
+        checkpoint: A folder or a name on the Hub.
+        cache: The data set's features.
+        recipe: How to train.
+        folder: The run's; created if missing.
+        device: Where to train.
+        write: Receives lines of progress; by default they go to standard error.
+
+    Raises:
+        ValueError: if the folder holds a run of something else, or the features are of another front end.
+    """
+
+    def __init__(
+        self,
+        checkpoint: str,
+        cache: FeatureCache,
+        recipe: FinetuningRecipe,
+        folder: Path,
+        device: str = "cpu",
+        write: Callable[[str], Any] | None = None,
+    ) -> None:
+        self.checkpoint, self.cache, self.recipe, self.folder = checkpoint, cache, recipe, folder
+        self.device, self.write = device, write or sys.stderr.write
+        self.feature_extractor = AutoFeatureExtractor.from_pretrained(checkpoint)
+        on_device = cache.to(device) if _fits(cache, device) else cache
+        self.batches = Batches(on_device, self.feature_extractor, recipe.clip_seconds)
+        self.rounds = rounds_of(cache, recipe)
+        self.facts = {
+            "checkpoint": Path(checkpoint).name if Path(checkpoint).is_dir() else checkpoint,
+            "weights": _weights_digest(checkpoint),
+            "features": cache.digest,
+            "recipe": asdict(recipe),
+        }
+        self._build(PRETRAINED)  # for its complaints, before anything is trained
+        self._claim()
+
+    def run(self, controls: Sequence[str] = CONTROLS, *, final_model: bool = True) -> dict[str, Any]:
+        """Train and test what is not yet done, and summarise.
+
+        Args:
+            controls: Which of `CONTROLS` to compare with.
+            final_model: Whether to train one more model, on all clips, to be given to others.
+
+        Returns:
+            The results, as written to `results.json`.
+        """
+        conditions = [PRETRAINED, *([SCRATCH] if "scratch" in controls else [])]
+        trainings = [(condition, one) for one in self.rounds for condition in conditions]
+        everything = [round_of_all_clips(self.cache, self.recipe)] if final_model else []
+        total = (len(trainings) + len(everything)) * self.recipe.epochs
+        progress = Progress(total, self.write)
+        for condition, one in trainings:
+            self._train_and_test(condition, one, progress)
+        for one in everything:
+            self._train_final(one, progress)
+        results = self._summarise(conditions, "linear" in controls)
+        write_atomically(self.folder / "results.json", json.dumps(results, indent=2) + "\n")
+        return results
+
+    def logits(self, condition: str) -> tuple[np.ndarray, np.ndarray]:
+        """What the models of a condition said of the clips that they were tested on.
+
+        Returns:
+            Clips, shape `(tested,)`, and logits, shape `(tested, classes)`.
+        """
+        kept = [load_file(self._path(condition, one, ".safetensors")) for one in self.rounds]
+        return (
+            torch.cat([tensors["clips"] for tensors in kept]).numpy(),
+            torch.cat([tensors["logits"] for tensors in kept]).numpy(),
+        )
+
+    def _claim(self) -> None:
+        path = self.folder / "run.json"
+        if path.exists():
+            found = json.loads(path.read_text(encoding="utf-8"))
+            if found != self.facts:
+                raise ValueError(
+                    f"{self.folder} holds another run: {_difference(found, self.facts)}. Choose another --output_dir."
+                )
+        (self.folder / "rounds").mkdir(parents=True, exist_ok=True)
+        write_atomically(path, json.dumps(self.facts, indent=2) + "\n")
+
+    def _path(self, condition: str, one: Round, suffix: str) -> Path:
+        return self.folder / "rounds" / (f"{condition} {one.name}".replace(",", "").replace(" ", "_") + suffix)
+
+    def _build(self, condition: str) -> PreTrainedModel:
+        return build_classifier(
+            self.checkpoint,
+            self.cache.class_names,
+            multi_label=self.cache.multi_label,
+            drop_path_rate=self.recipe.drop_path_rate,
+            pooling=self.recipe.pooling,
+            seed=self.recipe.seed,
+            from_scratch=condition == SCRATCH,
+        )
+
+    def _fit(self, condition: str, one: Round, progress: Progress) -> tuple[PreTrainedModel, dict[str, Any]]:
+        what = f"{condition}, {one.name}"
+        model = self._build(condition)
+        facts = fit(
+            model,
+            self.batches,
+            one,
+            self.recipe,
+            device=self.device,
+            folder=self._path(condition, one, ""),
+            on_epoch=lambda epoch, loss: progress.epoch(what, epoch, self.recipe.epochs, loss),
+        )
+        progress.round_done(self.recipe.epochs)
+        return model, facts
+
+    def _train_and_test(self, condition: str, one: Round, progress: Progress) -> None:
+        path = self._path(condition, one, ".json")
+        if path.exists():
+            progress.round_done(self.recipe.epochs)
+            return
+        model, facts = self._fit(condition, one, progress)
+        logits = predict(model, self.batches, one.test, self.device, self.recipe.batch_size)
+        facts["score"] = score(logits.numpy(), self.cache.labels[one.test])
+        save_file({"clips": torch.tensor(one.test), "logits": logits}, self._path(condition, one, ".safetensors"))
+        write_atomically(path, json.dumps(facts, indent=2) + "\n")  # last: it says that the round is done
+        self.write(
+            f"{condition}, {one.name}: {100 * facts['score']:.2f} % after {facts['seconds']:.0f} s "
+            f"({facts['seconds_per_epoch']:.2f} s/epoch)\n"
+        )
+
+    def _train_final(self, one: Round, progress: Progress) -> None:
+        path = self.folder / "model"
+        if path.exists():
+            progress.round_done(self.recipe.epochs)
+            return
+        model, _ = self._fit(PRETRAINED, one, progress)
+        partial = path.with_name("model.partial")
+        model.save_pretrained(partial)
+        self.feature_extractor.save_pretrained(partial)
+        partial.rename(path)
+
+    def _round_facts(self, condition: str) -> list[dict[str, Any]]:
+        return [json.loads(self._path(condition, one, ".json").read_text(encoding="utf-8")) for one in self.rounds]
+
+    def _summarise(self, conditions: Sequence[str], linear: bool) -> dict[str, Any]:
+        from audiopg.training.evaluation.confusions import confusions
+
+        rows = {}
+        for condition in conditions:
+            facts = self._round_facts(condition)
+            rows[condition] = {
+                **_row([fact["score"] for fact in facts]),
+                "epochs": [fact["epoch"] for fact in facts],
+                "seconds_per_round": round(float(np.mean([fact["seconds"] for fact in facts])), 1),
+                "seconds_per_epoch": round(float(np.mean([fact["seconds_per_epoch"] for fact in facts])), 3),
+            }
+        if linear:
+            from audiopg.training.evaluation.baselines import linear_baselines  # scikit-learn, for this alone
+
+            path = self.folder / "linear.json"
+            if not path.exists():
+                found = linear_baselines(
+                    self._build(PRETRAINED), self._build(SCRATCH), self.batches, self.rounds, self.device
+                )
+                write_atomically(path, json.dumps(found))
+            rows.update({name: _row(scores) for name, scores in json.loads(path.read_text(encoding="utf-8")).items()})
+        counts = {"clips": len(self.cache), "classes": len(self.cache.class_names), "rounds": len(self.rounds)}
+        clips, logits = self.logits(PRETRAINED)
+        return {
+            **self.facts,
+            "dataset": self.cache.dataset_name,
+            "protocol": describe_protocol(self.cache),
+            "metric": "macro_average_precision" if self.cache.multi_label else "accuracy",
+            **counts,
+            "results": rows,
+            "confusions": confusions(logits, self.cache.labels[clips].numpy(), clips, self.cache),
+            **environment(),
+        }
+
+
+def format_results(results: dict[str, Any]) -> str:
+    """The results as a Markdown table, in per cent.
+
+    Example:
+        >>> row = {"scores": [0.5, 0.75], "mean": 0.625, "std": 0.177, "low": -0.963, "high": 2.213}
+        >>> results = {"dataset": "ESC-10", "metric": "accuracy", "results": {"x": row}}
+        >>> print(format_results(results))
+        | ESC-10, accuracy in % | mean | std | 95 % interval | each |
+        |---|---|---|---|---|
+        | x | 62.50 | 17.70 | -96.3 to 221.3 | 50.0 75.0 |
+    """
+    metric = results["metric"].replace("_", " ")
+    lines = [f"| {results['dataset']}, {metric} in % | mean | std | 95 % interval | each |", "|---|---|---|---|---|"]
+    for name, row in results["results"].items():
+        each = " ".join(f"{100 * value:.1f}" for value in row["scores"])
+        spread = ("", "")
+        if row["std"] is not None:
+            spread = (f"{100 * row['std']:.2f}", f"{100 * row['low']:.1f} to {100 * row['high']:.1f}")
+        lines.append(f"| {name} | {100 * row['mean']:.2f} | {spread[0]} | {spread[1]} | {each} |")
+    return "\n".join(lines)
+
+
+def _fits(cache: FeatureCache, device: str) -> bool:
+    """Whether an accelerator has room for all frames beside the training."""
+    if not device.startswith("cuda"):
+        return False
+    free, _ = torch.cuda.mem_get_info(device)
+    return cache.frames.nbytes < free * _SHARE_FOR_FRAMES
+
+
+def _row(scores: list[float]) -> dict[str, Any]:
+    return {"scores": scores, **mean_and_interval(scores)}
+
+
+def _weights_digest(checkpoint: str) -> str | None:
+    """Tells one content of a local checkpoint from another; a name on the Hub stands for itself."""
+    files = sorted(Path(checkpoint).glob("*.safetensors")) if Path(checkpoint).is_dir() else []
+    digest = hashlib.sha256()
+    for file in files:
+        with file.open("rb") as content:
+            digest.update(hashlib.file_digest(content, "sha256").digest())
+    return digest.hexdigest()[:16] if files else None
+
+
+def _difference(found: dict[str, Any], wanted: dict[str, Any]) -> str:
+    def flat(facts: dict[str, Any]) -> dict[str, Any]:
+        return {**{name: value for name, value in facts.items() if name != "recipe"}, **facts["recipe"]}
+
+    old, new = flat(found), flat(wanted)
+    return ", ".join(f"{name} {old.get(name)!r}, not {new[name]!r}" for name in new if old.get(name) != new[name])

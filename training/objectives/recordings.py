@@ -1,0 +1,275 @@
+"""Unlabelled recordings as a source: the same engine on real audio, for adaptation and for comparison.
+
+A clip is a function of (seed, index, content of the folder): passes over the folder follow each other, each in an
+order of its own, and every clip is cut at a place of its own.
+"""
+
+import hashlib
+import logging
+import os
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from audiopg.data_scripts.audio_files import AudioFileError, match_length, read_audio
+from audiopg.data_scripts.counter_random import uniform
+from audiopg.modeling.feature_extraction_audiopg import AudioPGFeatureExtractor
+from audiopg.training.runs.recipes import RecordingsRecipe
+
+logger = logging.getLogger(__name__)
+
+SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".opus", ".mp3", ".aif", ".aiff"})
+_MOST_THREADS = 8
+_ROWS_KEPT = 256
+
+
+class FolderOfFiles:
+    """Every audio file below a folder, in the order of their paths.
+
+    Args:
+        folder: Where to look, at any depth.
+
+    Raises:
+        ValueError: if there is none.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
+        if not self.paths:
+            raise ValueError(
+                f"Recordings are files ending in {', '.join(sorted(SUFFIXES))}; found none below {folder}."
+            )
+        listing = "\n".join(f"{path.relative_to(folder).as_posix()} {path.stat().st_size}" for path in self.paths)
+        self.digest = hashlib.sha256(listing.encode()).hexdigest()[:16]
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, position: int) -> tuple[str, Path]:
+        return str(self.paths[position]), self.paths[position]
+
+
+class SavedDataset:
+    """The column `audio` of a data set that `datasets` saved with `save_to_disk`; decoded here, without FFmpeg.
+
+    Args:
+        folder: As given to `save_to_disk`.
+
+    Raises:
+        ValueError: if it has no column `audio`.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        import datasets  # only for those who have such a folder
+
+        self.rows = datasets.load_from_disk(str(folder))
+        if "audio" not in self.rows.column_names:
+            raise ValueError(f"{folder} needs a column `audio`, and has {self.rows.column_names}; rename it.")
+        self.rows = self.rows.select_columns("audio").cast_column("audio", datasets.Audio(decode=False))
+        self.digest = hashlib.sha256((folder / "state.json").read_bytes()).hexdigest()[:16]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, position: int) -> tuple[str, Path | bytes]:
+        audio = self.rows[position]["audio"]
+        return f"row {position} ({audio['path']})", audio["bytes"] or Path(audio["path"])
+
+
+class StreamedDataset:
+    """The rows of a data set in their own order, pass after pass, read from the Hub or a disk as they are wanted.
+
+    Rows are asked for nearly in order; the last few are kept, and a row from before those begins the stream anew.
+
+    Args:
+        name: As for `datasets.load_dataset`.
+        split: As there.
+
+    Raises:
+        ValueError: if it has no column `audio`.
+    """
+
+    def __init__(self, name: str, split: str) -> None:
+        import datasets  # only for those who stream
+
+        rows = datasets.load_dataset(name, split=split, streaming=True)
+        columns = list(rows.features or next(iter(rows), {}))
+        if "audio" not in columns:
+            raise ValueError(f"{name} needs a column `audio`, and has {columns}; rename it.")
+        self.name = name
+        self.rows = rows.select_columns("audio").cast_column("audio", datasets.Audio(decode=False))
+        self.digest = hashlib.sha256(f"{name} {split}".encode()).hexdigest()[:16]
+        self._lock = threading.Lock()
+        self._rewind()
+
+    def _rewind(self) -> None:
+        self._kept: dict[int, dict[str, Any]] = {}
+        self._next = 0
+        self._stream = self._passes()
+
+    def _passes(self) -> Iterator[dict[str, Any]]:
+        while True:
+            is_empty = True
+            for row in self.rows:
+                is_empty = False
+                yield row["audio"]
+            if is_empty:
+                raise ValueError(f"{self.name} has no rows; name a data set that has some.")
+
+    def __getitem__(self, position: int) -> tuple[str, Path | bytes]:
+        with self._lock:
+            if position < self._next and position not in self._kept:
+                self._rewind()
+            while self._next <= position:
+                self._kept[self._next] = next(self._stream)
+                self._kept.pop(self._next - _ROWS_KEPT, None)
+                self._next += 1
+            audio = self._kept[position]
+        return f"row {position} ({audio['path']})", audio["bytes"] or Path(audio["path"])
+
+
+class Recordings:
+    """Clips of recordings by index, decoded by threads ahead of whoever asks for them.
+
+    A file that cannot be read is named in the log, counted, and its place taken by the next file of that pass. A data
+    set that is streamed is taken in its own order, which nobody can know the end of; any other in a new one each pass.
+
+    Args:
+        recipe: Which recordings, and how clips are cut.
+        seed: Of the order and of the places that clips are cut at.
+
+    Raises:
+        ValueError: if there are no recordings.
+    """
+
+    def __init__(self, recipe: RecordingsRecipe, seed: int) -> None:
+        self.recipe, self.seed = recipe, seed
+        self.files = _open(recipe)
+        self.num_files = None if isinstance(self.files, StreamedDataset) else len(self.files)
+        self.unreadable: dict[int, AudioFileError] = {}
+        self._lock = threading.Lock()
+        self._pool = ThreadPoolExecutor(max_workers=min(_MOST_THREADS, os.cpu_count() or 1))
+        self._ahead: dict[int, Future[Tensor]] = {}
+        self._order = lru_cache(maxsize=2)(self._new_order)
+
+    def prefetch(self, indices: Tensor) -> None:
+        """Begin to decode the clips `indices`."""
+        for index in indices.tolist():
+            if index not in self._ahead:
+                self._ahead[index] = self._pool.submit(self.clip, index)
+
+    def waveforms(self, indices: Tensor) -> Tensor:
+        """The clips `indices`, float32, shape `(batch, samples)`, on the CPU.
+
+        Raises:
+            AudioFileError: if more files cannot be read than the recipe allows; it lists them.
+        """
+        self.prefetch(indices)
+        return torch.stack([self._ahead.pop(index).result() for index in indices.tolist()])
+
+    def clip(self, index: int) -> Tensor:
+        """One clip, shape `(samples,)`: cropped at random, or repeated if the recording is shorter.
+
+        Raises:
+            AudioFileError: as `waveforms`.
+        """
+        for position in self._positions(index):
+            waveform = self._read(position)
+            if waveform is not None:
+                return self._cut(waveform, index)
+        raise AudioFileError(self.recipe.folder, "none of its recordings can be read", "See the log for each.")
+
+    def _positions(self, index: int) -> Sequence[int]:
+        """Where the clip is taken from, and where instead if that cannot be read."""
+        if self.num_files is None:
+            return range(index, index + self.recipe.max_unreadable + 1)
+        one_pass, place = divmod(index, self.num_files)
+        order = self._order(one_pass)
+        return order[place:] + order[:place]
+
+    def _new_order(self, one_pass: int) -> list[int]:
+        return uniform(self.seed, torch.arange(self.num_files or 0), f"order of pass {one_pass}").argsort().tolist()
+
+    def _read(self, position: int) -> Tensor | None:
+        """The whole recording at a position, or None if it cannot be read."""
+        if position in self.unreadable:
+            return None
+        name, content = self.files[position]
+        try:
+            return read_audio(content, self.recipe.sampling_rate)
+        except AudioFileError as error:
+            self._report(position, name, error)
+            return None
+
+    def _report(self, position: int, name: str, error: AudioFileError) -> None:
+        with self._lock:
+            if position not in self.unreadable:
+                self.unreadable[position] = error
+                logger.warning("Skipped %s: %s", name, error)
+            if len(self.unreadable) > self.recipe.max_unreadable:
+                listing = "\n".join(f"  {failure}" for failure in self.unreadable.values())
+                of_how_many = f" of {self.num_files}" if self.num_files else ""
+                raise AudioFileError(
+                    self.recipe.folder,
+                    f"{len(self.unreadable)}{of_how_many} recordings cannot be read",
+                    f"Replace them, or raise recordings.max_unreadable.\n{listing}",
+                )
+
+    def _cut(self, waveform: Tensor, index: int) -> Tensor:
+        num_samples = self.recipe.num_samples
+        room = len(waveform) - num_samples
+        if room <= 0:
+            return match_length(waveform, num_samples)
+        start = int(uniform(self.seed, torch.tensor([index]), "crop") * (room + 1))
+        return waveform[start : start + num_samples].clone()  # a view would keep the whole recording in memory
+
+    def description(self) -> dict[str, Any]:
+        """What was read: the folder's own name, the number of recordings and a digest of their names and sizes."""
+        return {
+            "recordings": Path(self.recipe.folder).name,
+            "num_recordings": self.num_files,
+            "recordings_digest": self.files.digest,
+        }
+
+
+def _open(recipe: RecordingsRecipe) -> FolderOfFiles | SavedDataset | StreamedDataset:
+    folder = Path(recipe.folder)
+    if recipe.split is not None:
+        return StreamedDataset(recipe.folder, recipe.split)
+    if (folder / "dataset_dict.json").is_file():
+        raise ValueError(f"{folder} holds several splits; name one of them, such as {folder / 'train'}.")
+    return SavedDataset(folder) if (folder / "state.json").is_file() else FolderOfFiles(folder)
+
+
+class RecordingsSource:
+    """Clips of recordings as model inputs.
+
+    Args:
+        recordings: What clips.
+        feature_extractor: Log-mel and standardisation.
+    """
+
+    def __init__(self, recordings: Recordings, feature_extractor: AudioPGFeatureExtractor) -> None:
+        self.recordings = recordings
+        self.feature_extractor = feature_extractor
+
+    def waveforms(self, indices: Tensor, device: torch.device | str) -> Tensor:
+        """Waveforms of the clips `indices`, shape `(batch, samples)`."""
+        waveforms = self.recordings.waveforms(indices)
+        if torch.device(device).type == "cuda":
+            return waveforms.pin_memory().to(device, non_blocking=True)
+        return waveforms.to(device)
+
+    def prefetch(self, indices: Tensor) -> None:
+        """Begin to decode the clips `indices`."""
+        self.recordings.prefetch(indices)
+
+    def __call__(self, indices: Tensor, device: torch.device | str) -> dict[str, Tensor]:
+        """Model inputs of the clips `indices`: `input_values` of shape `(batch, frames, num_mel_bins)`."""
+        return {"input_values": self.feature_extractor.extract(self.waveforms(indices, device))}

@@ -1,0 +1,1 @@
+"""Folders, cards and pages for others to read."""

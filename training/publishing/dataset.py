@@ -1,0 +1,330 @@
+"""Write synthesized clips as a data set for the Hub: Parquet shards, a card, a picture.
+
+    python training/build_dataset.py datasets/audiopg-10k --preset audiopg --num_clips 10000 [--num_proc 2]
+        [--synthesis.f0 "[50, 4000]"] [--push_to_hub ORG/NAME]
+
+Killed, or out of disk, it leaves whole shards alone: the same command goes on after them. `load_dataset(folder)` reads
+the result, and needs neither this package nor FFmpeg for it.
+"""
+
+import argparse
+import json
+import multiprocessing
+import os
+import shlex
+import threading
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from huggingface_hub import DatasetCard, DatasetCardData
+from tqdm import tqdm
+
+from audiopg.data_scripts.audiopg_synthetic import AudioPGSyntheticConfig, describe_columns, features, rows
+from audiopg.data_scripts.clip_rows import columns
+from audiopg.data_scripts.synthesis import SYNTHESIZER_VERSION, Preset, draw
+from audiopg.model_cards import DATASET_TEMPLATE
+from audiopg.training.objectives.pictures import draw_clips
+from audiopg.training.runs.provenance import environment
+from audiopg.training.runs.recipes import parse_overrides
+
+ROWS_PER_GROUP = 128
+"""What a reader of Parquet fetches at once, some 25 MB."""
+
+_SHOWN_CLIPS = 8
+_SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
+_LARGEST_SIZE = "1M<n<10M"
+
+
+def recipe_of(config: AudioPGSyntheticConfig) -> dict[str, Any]:
+    """Everything that the bytes of the shards follow from, as plain values."""
+    recipe = {
+        "preset": config.name,
+        "synthesis": config.synthesis,
+        "seed": config.seed,
+        "num_clips": config.num_clips,
+        "clips_per_shard": config.clips_per_shard,
+        "synthesizer_version": SYNTHESIZER_VERSION,
+        "columns": list(features(config.validated_preset())),
+    }
+    return json.loads(json.dumps(recipe))
+
+
+def claim_folder(folder: Path, recipe: dict[str, Any]) -> None:
+    """Write the recipe into a new folder, or make sure that what lies in it was begun with the same.
+
+    Raises:
+        ValueError: if it belongs to another recipe, with what differs, or holds shards of none.
+    """
+    path = folder / "recipe.json"
+    if not path.exists():
+        if list((folder / "data").glob("*.parquet")):
+            raise ValueError(f"{folder} holds shards without a recipe.json; choose an empty folder.")
+        folder.mkdir(parents=True, exist_ok=True)
+        _write_atomically(path, json.dumps(recipe, indent=2).encode())
+        return
+    theirs = json.loads(path.read_text(encoding="utf-8"))
+    changed = [
+        f"{name}: {theirs.get(name)!r} there, {recipe.get(name)!r} here"
+        for name in recipe | theirs
+        if theirs.get(name) != recipe.get(name)
+    ]
+    if changed:
+        listed = "\n  ".join(changed)
+        raise ValueError(f"{folder} holds clips of another recipe; choose another folder, or delete it.\n  {listed}")
+
+
+def _partial(path: Path) -> Path:
+    return path.with_name(path.name + ".partial")
+
+
+def _finish(path: Path) -> None:
+    """Give a file that was written to the side its name, once it is on the disk."""
+    with _partial(path).open("rb") as file:
+        os.fsync(file.fileno())
+    os.replace(_partial(path), path)
+
+
+def _write_atomically(path: Path, content: bytes) -> None:
+    _partial(path).write_bytes(content)
+    _finish(path)
+
+
+def shard_path(folder: Path, number: int, num_shards: int) -> Path:
+    """Where a shard lies, as the Hub and `load_dataset` expect it.
+
+    Example:
+        >>> shard_path(Path("x"), 0, 20).name
+        'train-00000-of-00020.parquet'
+    """
+    return folder / "data" / f"train-{number:05d}-of-{num_shards:05d}.parquet"
+
+
+def is_whole(path: Path, num_rows: int) -> bool:
+    """Whether a shard is there and has all its rows; a Parquet file says so in its last bytes."""
+    if not path.exists():
+        return False
+    try:
+        return pq.read_metadata(path).num_rows == num_rows
+    except pa.ArrowInvalid:
+        return False
+
+
+def _batches(rows_of_shard: Iterable[dict[str, Any]], schema: pa.Schema) -> Iterator[pa.Table]:
+    batch: list[dict[str, Any]] = []
+    for row in rows_of_shard:
+        batch.append(row)
+        if len(batch) == ROWS_PER_GROUP:
+            yield pa.Table.from_pylist(batch, schema)
+            batch = []
+    if batch:
+        yield pa.Table.from_pylist(batch, schema)
+
+
+def write_shard(config: AudioPGSyntheticConfig, path: Path, first: int, end: int) -> int:
+    """Synthesize the clips from index `first` to before `end` into one Parquet file, which appears when it is whole.
+
+    Args:
+        config: Which clips.
+        path: The file.
+        first: Index of the first clip.
+        end: Index after the last.
+
+    Returns:
+        How many clips it holds.
+
+    Raises:
+        OSError: if it cannot be written; nothing of it is left then.
+    """
+    preset = config.validated_preset()
+    schema = features(preset).arrow_schema
+    try:
+        # No two clips are alike: a dictionary of their values would only cost time.
+        with _partial(path).open("wb") as file, pq.ParquetWriter(file, schema, use_dictionary=False) as writer:
+            for table in _batches(rows(preset, config.seed, first, end), schema):
+                writer.write_table(table)
+        _finish(path)
+    except BaseException:
+        _partial(path).unlink(missing_ok=True)
+        raise
+    return end - first
+
+
+def _end_with_parent() -> None:
+    """Started in each worker: a parent that is killed cannot end its workers, so they watch for it."""
+
+    def watch() -> None:
+        parent = multiprocessing.parent_process()
+        if parent is not None:
+            parent.join()
+            os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _written_shards(
+    config: AudioPGSyntheticConfig, missing: Sequence[tuple[Path, int, int]], num_proc: int
+) -> Iterator[int]:
+    """Write shards, here or in worker processes; yields the number of clips of each as it is done."""
+    if num_proc == 1:
+        yield from (write_shard(config, *shard) for shard in missing)
+        return
+    context = multiprocessing.get_context("spawn")  # a fork would inherit threads that are not there
+    with ProcessPoolExecutor(num_proc, mp_context=context, initializer=_end_with_parent) as pool:
+        futures = [pool.submit(write_shard, config, *shard) for shard in missing]
+        try:
+            for future in as_completed(futures):
+                yield future.result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def write_shards(config: AudioPGSyntheticConfig, folder: Path, num_proc: int = 1) -> list[Path]:
+    """Write the shards that are not there yet.
+
+    Args:
+        config: Which clips.
+        folder: Of the data set; shards go to its `data`.
+        num_proc: Worker processes, of one thread each.
+
+    Returns:
+        All shards, in order.
+
+    Raises:
+        ValueError: if the folder holds clips of another recipe, or the clips cannot be.
+        OSError: if a shard cannot be written, as when the disk is full; whole shards stay.
+    """
+    if num_proc < 1:
+        raise ValueError(f"num_proc is 1 or more, got {num_proc}.")
+    claim_folder(folder, recipe_of(config))
+    ranges = config.shards()
+    shards = [(shard_path(folder, number, len(ranges)), *clips) for number, clips in enumerate(ranges)]
+    (folder / "data").mkdir(exist_ok=True)
+    for path, _, _ in shards:
+        _partial(path).unlink(missing_ok=True)
+    missing = [(path, first, end) for path, first, end in shards if not is_whole(path, end - first)]
+    done = config.num_clips - sum(end - first for _, first, end in missing)
+    with tqdm(total=config.num_clips, initial=done, desc=folder.name, unit="clip", disable=None) as bar:
+        for num_clips in _written_shards(config, missing, num_proc):
+            bar.update(num_clips)
+    return [path for path, _, _ in shards]
+
+
+def _flat(table: pa.Table, name: str, depth: int) -> np.ndarray:
+    """All values of a column, taken out of its lists, without nulls."""
+    values = table[name].combine_chunks()
+    for _ in range(depth):
+        values = values.flatten()
+    return values.drop_null().to_numpy(zero_copy_only=False)
+
+
+def column_statistics(shards: Sequence[Path], preset: Preset) -> dict[str, dict[str, Any]]:
+    """What the columns of written shards hold, read back from them.
+
+    Args:
+        shards: Parquet files.
+        preset: Whose clips.
+
+    Returns:
+        By column: `count` of values, and either `shares` of each name or truth value, or `min`, `mean`, `max`.
+    """
+    described = {name: column for name, column in columns(preset).items() if name not in ("index", "seed")}
+    table = pa.concat_tables([pq.read_table(shard, columns=list(described)) for shard in shards])
+    statistics: dict[str, dict[str, Any]] = {}
+    for name, column in described.items():
+        values = _flat(table, name, column.depth)
+        found: dict[str, Any] = {"count": len(values), "unit": column.unit}
+        if column.kind in ("name", "bool"):
+            names = column.names or ("no", "yes")
+            counts = Counter(values.astype(int).tolist())
+            found["shares"] = {names[value]: counts[value] / len(values) for value in sorted(counts)}
+        elif len(values):
+            found |= {"min": float(values.min()), "mean": float(values.mean()), "max": float(values.max())}
+        statistics[name] = found
+    return statistics
+
+
+def dataset_card(config: AudioPGSyntheticConfig, shards: Sequence[Path]) -> DatasetCard:
+    """The card of a data set that is written, with the metadata that lets `load_dataset` read the folder.
+
+    Args:
+        config: Which clips.
+        shards: Where they lie.
+
+    Returns:
+        The card; every number in it is read back from the shards or measured here.
+    """
+    preset = config.validated_preset()
+    card_data = DatasetCardData(
+        license="apache-2.0",
+        pretty_name=f"AudioPG synthetic, preset {preset.name}",
+        task_categories=["audio-classification"],
+        tags=["audio", "audiopg", "synthetic", "procedural-generation"],
+        size_categories=[next((name for end, name in _SIZES if config.num_clips < end), _LARGEST_SIZE)],
+        configs=[{"config_name": "default", "data_files": [{"split": "train", "path": "data/train-*.parquet"}]}],
+    )
+    options = {"preset": config.name, "num_clips": config.num_clips, "seed": config.seed}
+    options |= {"clips_per_shard": config.clips_per_shard}
+    options |= {f"synthesis.{name}": json.dumps(value) for name, value in config.synthesis.items()}
+    return DatasetCard.from_template(
+        card_data,
+        template_path=str(DATASET_TEMPLATE),
+        config=config,
+        preset=preset,
+        options=" ".join(f"--{name} {shlex.quote(str(value))}" for name, value in options.items()),
+        columns=describe_columns(preset),
+        statistics=column_statistics(shards, preset),
+        hours=config.num_clips * preset.duration / 3600,
+        gigabytes=sum(shard.stat().st_size for shard in shards) / 1e9,
+        num_shards=len(shards),
+        made_on=environment(),
+    )
+
+
+def build_dataset(config: AudioPGSyntheticConfig, folder: Path, num_proc: int = 1) -> list[Path]:
+    """Write shards, card and picture.
+
+    Args:
+        config: Which clips.
+        folder: Created if missing, gone on with if begun with the same values.
+        num_proc: Worker processes.
+
+    Returns:
+        The shards.
+
+    Raises:
+        ValueError, OSError: as `write_shards`.
+    """
+    shards = write_shards(config, folder, num_proc)
+    shown = range(min(_SHOWN_CLIPS, config.num_clips))
+    draw_clips(draw(config.validated_preset(), config.seed, shown), folder / "clips.png")
+    dataset_card(config, shards).save(folder / "README.md")
+    return shards
+
+
+def _config(known: argparse.Namespace, rest: list[str]) -> AudioPGSyntheticConfig:
+    """The values of the command line.
+
+    Raises:
+        ValueError: for an option that does not exist or a value that cannot be.
+    """
+    overrides = parse_overrides(rest)
+    unknown = [name for name in overrides if name != "synthesis"]
+    if unknown or not isinstance(overrides.get("synthesis", {}), dict):
+        raise ValueError(
+            f"Ranges of the preset are overridden as --synthesis.f0 '[50, 4000]', got {' '.join(rest)}; see --help."
+        )
+    config = AudioPGSyntheticConfig(
+        name=known.preset,
+        num_clips=known.num_clips,
+        seed=known.seed,
+        synthesis=overrides.get("synthesis", {}),
+        clips_per_shard=known.clips_per_shard,
+    )
+    config.validated_preset()
+    return config

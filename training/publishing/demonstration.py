@@ -1,0 +1,143 @@
+"""The main job from end to end on a CPU: synthesize, pre-train, export, load elsewhere, measure.
+
+    python training/demo.py [--output_dir demo] [--esc50_dir FOLDER] [--num_clips 9000 ...]
+
+Further options override fields of the recipe `tiny`. With `--esc50_dir`, or AUDIOPG_ESC50_DIR set to any folder in
+ESC-50's layout, the encoder is also probed on real recordings. The last lines name every file that was made.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import AutoFeatureExtractor, AutoModel, AutoModelForPreTraining
+
+from audiopg.data_scripts.benchmarks import load_esc50
+from audiopg.data_scripts.probe_clips import FactorClips, factor_clips
+from audiopg.data_scripts.synthesis import draw, get_preset
+from audiopg.training.engine.loop import read_metrics
+from audiopg.training.evaluation.probes import decode_factors, embed, format_results, probe_benchmark, random_encoder
+from audiopg.training.objectives.pictures import draw_clips, draw_loss, draw_reconstruction
+from audiopg.training.objectives.sources import SyntheticSource, masking_noise
+from audiopg.training.publishing.pretrained import export_run
+from audiopg.training.runs.provenance import environment
+from audiopg.training.runs.recipes import PretrainingRecipe, load_recipe, parse_overrides
+
+HERE = Path(__file__).parents[1]
+NUM_TRAINING_CLIPS, NUM_TEST_CLIPS = 600, 300
+UNSEEN = 2**32
+"""Clips of the run's own stream from here on are shown; pre-training counts from 0 and never gets here."""
+
+
+def run_pretraining(recipe: str, overrides: list[str], folder: Path) -> None:
+    """`accelerate launch training/pretrain.py` on the CPU, with its progress bar."""
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(HERE / "accelerate/cpu.yaml")]
+    launch += ["--num_cpu_threads_per_process", os.environ.get("OMP_NUM_THREADS") or str(torch.get_num_threads())]
+    subprocess.run([*launch, str(HERE / "pretrain.py"), recipe, "--output_dir", str(folder), *overrides], check=True)
+
+
+def embed_elsewhere(folder: Path, clips: FactorClips) -> np.ndarray:
+    """Embeddings by the exported folder alone, in a process that cannot import this package, offline."""
+    with tempfile.TemporaryDirectory() as scratch:
+        source, target = Path(scratch) / "waveforms.npy", Path(scratch) / "embeddings.npy"
+        np.save(source, clips.waveforms)
+        script = Path(__file__).with_name("embed_without_package.py")
+        command = [sys.executable, str(script), str(folder), str(source), str(clips.sampling_rate), str(target)]
+        offline = {"HF_HUB_OFFLINE": "1", "HF_HOME": scratch}
+        quiet = {"TRANSFORMERS_VERBOSITY": "error", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
+        subprocess.run(command, check=True, env={**os.environ, **offline, **quiet})
+        return np.load(target)
+
+
+def measure_factors(folder: Path, recipe: PretrainingRecipe) -> dict[str, dict[str, float]]:
+    """R^2 of frequency, level and onset from frozen embeddings of the exported model and of a random encoder."""
+    preset = get_preset(recipe.preset, **recipe.synthesis)
+    clips = factor_clips(preset, NUM_TRAINING_CLIPS + NUM_TEST_CLIPS)
+    feature_extractor, waveforms = AutoFeatureExtractor.from_pretrained(folder), list(clips.waveforms)
+    embeddings = {
+        "pretrained": embed_elsewhere(folder, clips),
+        "random": embed(random_encoder(AutoModel.from_pretrained(folder), recipe.seed), feature_extractor, waveforms),
+    }
+    cut, targets = NUM_TRAINING_CLIPS, np.stack(list(clips.factors.values()), axis=1)
+    scores = {name: decode_factors(x[:cut], targets[:cut], x[cut:], targets[cut:]) for name, x in embeddings.items()}
+    return {
+        factor: {name: float(score[column]) for name, score in scores.items()}
+        for column, factor in enumerate(clips.factors)
+    }
+
+
+def draw_pictures(run_folder: Path, exported: Path, recipe: PretrainingRecipe, folder: Path) -> list[Path]:
+    """The three pictures: clips, reconstruction, loss."""
+    preset, indices = get_preset(recipe.preset, **recipe.synthesis), torch.arange(UNSEEN, UNSEEN + 4)
+    model = AutoModelForPreTraining.from_pretrained(exported)
+    source = SyntheticSource(preset, recipe.seed, AutoFeatureExtractor.from_pretrained(exported))
+    input_values = source(indices, "cpu")["input_values"]
+    num_patches = input_values.shape[1] * input_values.shape[2] // model.config.patch_size**2
+    noise = masking_noise(recipe.seed, indices, num_patches, "cpu")
+    return [
+        draw_clips(draw(preset, recipe.seed, range(8)), folder / "clips.png"),
+        draw_reconstruction(model, input_values, noise, folder / "reconstruction.png"),
+        draw_loss(read_metrics(run_folder), folder / "loss.png", f"{recipe.name}: pre-training"),
+    ]
+
+
+def say(text: str) -> None:
+    """To the terminal, at once."""
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+def run_demo(recipe_name: str, overrides: list[str], output_dir: Path, esc50_dir: Path | None) -> dict[str, Any]:
+    """Do everything; returns what `results.json` holds.
+
+    Args:
+        recipe_name: A pre-training recipe.
+        overrides: Of its fields, as command-line words.
+        output_dir: Where everything goes.
+        esc50_dir: A folder in ESC-50's layout, or None.
+
+    Returns:
+        `environment`, `recipe`, `pretraining`, `factors` (R^2), `benchmark` (or None) and `seconds`.
+    """
+    started = time.perf_counter()
+    if esc50_dir is not None:
+        load_esc50(esc50_dir)  # for its complaints, before minutes are spent
+    recipe = load_recipe(PretrainingRecipe, recipe_name, parse_overrides(overrides))
+    run_folder, exported = output_dir / "run", output_dir / recipe.name
+    say(f"1/4  Pre-training {recipe.name} on {recipe.num_clips} clips, synthesized on the fly")
+    run_pretraining(recipe_name, overrides, run_folder)
+    export_run(run_folder, exported)
+    say(f"2/4  Exported to {exported}; decoding known factors from its frozen embeddings")
+    factors = measure_factors(exported, recipe)
+    say("     R^2 on held-out clips    pre-trained    random encoder")
+    for name, row in factors.items():
+        say(f"     {name:<24} {row['pretrained']:>11.3f} {row['random']:>17.3f}")
+    benchmark = None
+    if esc50_dir is None:
+        say("3/4  No real recordings: set AUDIOPG_ESC50_DIR to a folder in ESC-50's layout to probe on them")
+    else:
+        say(f"3/4  Linear probe of frozen features on {esc50_dir}, official folds")
+        model, feature_extractor = (kind.from_pretrained(exported) for kind in (AutoModel, AutoFeatureExtractor))
+        benchmark = probe_benchmark(model, feature_extractor, esc50_dir, seed=recipe.seed)
+        say(format_results(benchmark))
+    say("4/4  Drawing pictures, filling in the card")
+    draw_pictures(run_folder, exported, recipe, output_dir)
+    results = {
+        **environment(),
+        "recipe": recipe.name,
+        "overrides": overrides,
+        "pretraining": json.loads((run_folder / "run.json").read_text(encoding="utf-8")),
+        "factors": factors,
+        "benchmark": benchmark,
+        "seconds": round(time.perf_counter() - started, 1),
+    }
+    (output_dir / "results.json").write_text(json.dumps(results, indent=2), encoding="utf-8")
+    export_run(run_folder, exported, results)
+    return results

@@ -1,0 +1,341 @@
+"""Turn a masked autoencoder's research checkpoint into a folder that `from_pretrained` loads.
+
+    python training/convert_checkpoint.py checkpoint_epoch_100.pth runs/converted
+    python training/convert_checkpoint.py audiomae.pth runs/audiomae --encoder_only
+    python training/convert_checkpoint.py vit-mae-base runs/imagenet
+
+Three kinds of file are read: the research code's `.pth` (weights under `model_state_dict`), AudioMAE's `.pth` (weights
+under `model`) and `.safetensors` whose weights start with `model_state_dict.`. Sizes come from the shapes of the
+weights; only the numbers of heads and of mel bands leave no trace there, and are options. A folder is read as a ViTMAE
+of transformers (`facebook/vit-mae-base` and its kin), a masked autoencoder of images: it goes on with grey pictures
+whose rows are frames. A weight without a name
+here, a missing one, or positions unlike ours end the conversion. A decoder of another kind (AudioMAE's can be made of
+Swin blocks) is left out with `--encoder_only`.
+"""
+
+import argparse
+import json
+import logging
+import math
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from audiopg.modeling.configuration_audiopg import AudioPGConfig
+from audiopg.modeling.feature_extraction_audiopg import AudioPGFeatureExtractor
+from audiopg.modeling.modeling_audiopg import AudioPGForPreTraining, AudioPGModel, sincos_positions
+from audiopg.training.publishing.pretrained import write_hub_folder
+
+logger = logging.getLogger(__name__)
+
+# One row per part: its name there, its name here. `{n}` is the number of a block.
+ENCODER_RENAMES = {
+    "cls_token": "audiopg.embeddings.cls_token",
+    "patch_embed.proj.weight": "audiopg.embeddings.patch_embeddings.weight",
+    "patch_embed.proj.bias": "audiopg.embeddings.patch_embeddings.bias",
+    "blocks.{n}.norm1.weight": "audiopg.layers.{n}.layernorm_before.weight",
+    "blocks.{n}.norm1.bias": "audiopg.layers.{n}.layernorm_before.bias",
+    "blocks.{n}.attn.qkv.weight": "audiopg.layers.{n}.attention.qkv.weight",
+    "blocks.{n}.attn.qkv.bias": "audiopg.layers.{n}.attention.qkv.bias",
+    "blocks.{n}.attn.proj.weight": "audiopg.layers.{n}.attention.o_proj.weight",
+    "blocks.{n}.attn.proj.bias": "audiopg.layers.{n}.attention.o_proj.bias",
+    "blocks.{n}.norm2.weight": "audiopg.layers.{n}.layernorm_after.weight",
+    "blocks.{n}.norm2.bias": "audiopg.layers.{n}.layernorm_after.bias",
+    "blocks.{n}.mlp.fc1.weight": "audiopg.layers.{n}.mlp.fc1.weight",
+    "blocks.{n}.mlp.fc1.bias": "audiopg.layers.{n}.mlp.fc1.bias",
+    "blocks.{n}.mlp.fc2.weight": "audiopg.layers.{n}.mlp.fc2.weight",
+    "blocks.{n}.mlp.fc2.bias": "audiopg.layers.{n}.mlp.fc2.bias",
+    "norm.weight": "audiopg.norm.weight",
+    "norm.bias": "audiopg.norm.bias",
+}
+DECODER_RENAMES = {
+    "mask_token": "decoder.mask_token",
+    "decoder_embed.weight": "decoder.decoder_embed.weight",
+    "decoder_embed.bias": "decoder.decoder_embed.bias",
+    **{
+        f"decoder_{old}": new.replace("audiopg.", "decoder.")
+        for old, new in ENCODER_RENAMES.items()
+        if old.startswith(("blocks", "norm"))
+    },
+    "decoder_pred.weight": "decoder.decoder_pred.weight",
+    "decoder_pred.bias": "decoder.decoder_pred.bias",
+}
+RENAMES = ENCODER_RENAMES | DECODER_RENAMES
+
+# Not carried over: ours are computed. Each is compared with the computed ones before it is let go.
+AUDIOSET_STATISTICS: dict[str, Any] = {
+    "mean": -4.2677393,
+    "std": 4.5689974,
+    "statistics": {"source": "AudioSet, which is real audio: what the converted weights were trained with"},
+}
+"""Standardisation that both code bases train with; our own models use statistics of synthesized clips instead."""
+
+POSITIONS = ("pos_embed", "decoder_pos_embed")
+
+# Names of ViTMAE's weights, as files and memory of different versions have them, to those of MAE; applied in order.
+VITMAE_RENAMES = (
+    (r"^(vit\.)?(encoder\.layer|layers)\.", "blocks."),
+    (r"^decoder\.decoder_(encoder\.layer|layers)\.", "decoder_blocks."),
+    (r"^decoder\.", ""),
+    (r"^(vit\.)?embeddings\.position_embeddings", "pos_embed"),
+    (r"^(vit\.)?embeddings\.patch_embeddings\.projection\.", "patch_embed.proj."),
+    (r"^(vit\.)?embeddings\.cls_token", "cls_token"),
+    (r"^(vit\.)?layernorm\.", "norm."),
+    (r"\.attention\.(attention\.query|q_proj)\.", ".attn.q."),
+    (r"\.attention\.(attention\.key|k_proj)\.", ".attn.k."),
+    (r"\.attention\.(attention\.value|v_proj)\.", ".attn.v."),
+    (r"\.attention\.(output\.dense|o_proj)\.", ".attn.proj."),
+    (r"\.intermediate\.dense\.", ".mlp.fc1."),
+    (r"\.output\.dense\.", ".mlp.fc2."),
+    (r"\.layernorm_before\.", ".norm1."),
+    (r"\.layernorm_after\.", ".norm2."),
+)
+# Taken over from ViTMAE's configuration; the sizes are read off the weights.
+VITMAE_SETTINGS = ("hidden_act", "layer_norm_eps", "mask_ratio", "norm_pix_loss")
+
+
+def read_checkpoint(path: Path) -> dict[str, Tensor]:
+    """Read the weights of a research checkpoint, under the names that they have there.
+
+    Args:
+        path: A `.pth` or `.safetensors` file. A `.pth` is read without running any code that it may carry.
+
+    Returns:
+        Weights by name.
+
+    Raises:
+        ValueError: if the file holds no weights where one of the three kinds keeps them.
+    """
+    if path.suffix == ".safetensors":
+        prefix = "model_state_dict."
+        weights = {name.removeprefix(prefix): w for name, w in load_file(path).items() if name.startswith(prefix)}
+        if not weights:
+            raise ValueError(
+                f"Weights must be named {prefix}*, got none in {path}: is it a checkpoint of another code?"
+            )
+        return weights
+    # AudioMAE keeps its command line beside the weights, as a plain argparse.Namespace.
+    with torch.serialization.safe_globals([argparse.Namespace]):
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    for key in ("model_state_dict", "model"):
+        if isinstance(content, Mapping) and key in content:
+            return dict(content[key])
+    found = sorted(map(str, content)) if isinstance(content, Mapping) else type(content).__name__
+    raise ValueError(f"Weights must be under `model_state_dict` or `model`, got {found} in {path}: wrap them so.")
+
+
+def read_vitmae(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Read a ViTMAE of transformers, with weights renamed as in MAE and reduced from three channels to one.
+
+    A grey picture has three equal channels: their kernels are summed, so the embedding is the same, and what the
+    decoder predicts for them is averaged.
+
+    Args:
+        folder: With `config.json` and `model.safetensors` or `pytorch_model.bin`.
+
+    Returns:
+        Its configuration, and weights as `read_checkpoint` gives them.
+
+    Raises:
+        ValueError: if the folder holds no ViTMAE.
+    """
+    path = folder / "config.json"
+    config = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    if config.get("model_type") != "vit_mae":
+        found = repr(config.get("model_type")) if config else "no config.json"
+        raise ValueError(f"A folder must hold a ViTMAE (model_type 'vit_mae'), got {found} in {folder}.")
+    weights = {_mae_name(name): weight for name, weight in _load_weights(folder).items()}
+    for name in [name for name in weights if ".attn.q." in name]:
+        parts = [weights.pop(name.replace(".attn.q.", f".attn.{part}.")) for part in "qkv"]
+        weights[name.replace(".attn.q.", ".attn.qkv.")] = torch.cat(parts)
+    kernel = weights["patch_embed.proj.weight"]
+    weights["patch_embed.proj.weight"] = kernel.sum(dim=1, keepdim=True)
+    for name in ("decoder_pred.weight", "decoder_pred.bias"):
+        if name in weights:  # (p * p * channels, ...), the channel innermost
+            weights[name] = weights[name].unflatten(0, (-1, kernel.shape[1])).mean(dim=1)
+    return config, weights
+
+
+def _load_weights(folder: Path) -> dict[str, Tensor]:
+    if (folder / "model.safetensors").is_file():
+        return load_file(folder / "model.safetensors")
+    if (folder / "pytorch_model.bin").is_file():
+        return torch.load(folder / "pytorch_model.bin", map_location="cpu", weights_only=True)
+    raise ValueError(f"Weights must be in model.safetensors or pytorch_model.bin, got neither in {folder}.")
+
+
+def _mae_name(name: str) -> str:
+    for pattern, replacement in VITMAE_RENAMES:
+        name = re.sub(pattern, replacement, name)
+    return name
+
+
+def convert_state_dict(
+    state_dict: Mapping[str, Tensor],
+    *,
+    num_attention_heads: int | None = None,
+    decoder_num_attention_heads: int = 16,
+    num_mel_bins: int = 128,
+    columns: int | None = None,
+    encoder_only: bool = False,
+) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Rename weights for `AudioPGForPreTraining`, and read its configuration off their shapes.
+
+    Args:
+        state_dict: Weights under the names of the research code, which are those of timm and MAE.
+        num_attention_heads: Heads of the encoder, which no shape tells; None means that each is 64 wide, as in every
+            ViT from tiny to huge.
+        decoder_num_attention_heads: Heads of the decoder, which no shape tells either.
+        num_mel_bins: Mel bands of the spectrograms that the model was trained on, or is to be used on.
+        columns: Patches in a row of what it was trained on, if that was no spectrogram.
+        encoder_only: Leave the decoder out, whatever it is made of. Without this, a checkpoint that has no decoder at
+            all is converted as an encoder, too.
+
+    Returns:
+        Arguments for `AudioPGConfig`, and the weights under our names. Without a decoder the names are still those
+        of `AudioPGForPreTraining`, with `audiopg.` in front.
+
+    Raises:
+        ValueError: if a weight has no place in our model, if stored positions differ from ours, or if heads of width
+            64 do not fit and no number of heads is given.
+
+    Example:
+        >>> convert_state_dict({"head.weight": torch.zeros(50, 768)})
+        Traceback (most recent call last):
+        ...
+        ValueError: Every weight must have a place in our model, got no place for ['head.weight']...
+    """
+    if encoder_only:
+        state_dict = {name: w for name, w in state_dict.items() if not name.startswith(("decoder_", "mask_token"))}
+    unknown = sorted(name for name in state_dict if _pattern(name) not in RENAMES and name not in POSITIONS)
+    if unknown:
+        raise ValueError(
+            f"Every weight must have a place in our model, got no place for {unknown}: if they belong to a decoder of "
+            "another kind, convert the encoder only (--encoder_only)."
+        )
+    config = _infer_config(state_dict, num_attention_heads, decoder_num_attention_heads, num_mel_bins)
+    for name in POSITIONS:
+        if name in state_dict:
+            _check_positions(name, state_dict[name], columns or num_mel_bins // config["patch_size"])
+    weights = {_rename(name): w for name, w in state_dict.items() if name not in POSITIONS}
+    projection = "audiopg.embeddings.patch_embeddings.weight"
+    weights[projection] = weights[projection].flatten(1)  # (D, 1, p, p) -> (D, p * p), pixels time-major as ours
+    return config, weights
+
+
+def _pattern(name: str) -> str:
+    return re.sub(r"\.\d+\.", ".{n}.", name, count=1)
+
+
+def _rename(name: str) -> str:
+    number = re.search(r"\.(\d+)\.", name)
+    return RENAMES[_pattern(name)].replace("{n}", number[1] if number else "")
+
+
+def _infer_config(
+    state_dict: Mapping[str, Tensor], heads: int | None, decoder_heads: int, num_mel_bins: int
+) -> dict[str, Any]:
+    required = ("patch_embed.proj.weight", "blocks.0.mlp.fc1.weight")
+    if missing := [name for name in required if name not in state_dict]:
+        raise ValueError(
+            f"The sizes are read off {list(required)}, got none of {missing}: is it a masked autoencoder?"
+        )
+    hidden_size, channels, patch_time, patch_mel = state_dict["patch_embed.proj.weight"].shape
+    if channels != 1 or patch_time != patch_mel:
+        raise ValueError(
+            "Patches must be square and of one channel, got a projection for "
+            f"{(channels, patch_time, patch_mel)}: such a model cannot be converted."
+        )
+    if heads is None and hidden_size % 64:
+        raise ValueError(
+            f"Heads are taken to be 64 wide, so the width must be a multiple of 64, got {hidden_size}: pass the "
+            "number of heads (--num_attention_heads)."
+        )
+    config = {
+        "num_mel_bins": num_mel_bins,
+        "patch_size": patch_time,
+        "hidden_size": hidden_size,
+        "num_hidden_layers": _count_blocks(state_dict, "blocks"),
+        "num_attention_heads": hidden_size // 64 if heads is None else heads,
+        "intermediate_size": state_dict["blocks.0.mlp.fc1.weight"].shape[0],
+        "qkv_bias": "blocks.0.attn.qkv.bias" in state_dict,
+    }
+    if "decoder_blocks.0.mlp.fc1.weight" in state_dict:
+        intermediate_size, width = state_dict["decoder_blocks.0.mlp.fc1.weight"].shape
+        config |= {
+            "decoder_hidden_size": width,
+            "decoder_num_hidden_layers": _count_blocks(state_dict, "decoder_blocks"),
+            "decoder_num_attention_heads": decoder_heads,
+            "decoder_intermediate_size": intermediate_size,
+        }
+    return config
+
+
+def _count_blocks(state_dict: Mapping[str, Tensor], part: str) -> int:
+    return len({name.split(".")[1] for name in state_dict if name.startswith(f"{part}.")})
+
+
+def _check_positions(name: str, stored: Tensor, columns: int) -> None:
+    length, dim = stored.shape[-2:]
+    if (length - 1) % columns:
+        raise ValueError(
+            f"`{name}` must hold a class token and whole rows of {columns} patches, got {length} positions: pass the "
+            "number of mel bands that the model was trained on."
+        )
+    ours = torch.cat([torch.zeros(1, dim), sincos_positions((length - 1) // columns, columns, dim)])
+    difference = (stored.float().reshape(length, dim) - ours).abs().max().item()
+    if not difference < 1e-4:
+        raise ValueError(
+            f"`{name}` must equal the sin-cos positions of our model, got a difference of {difference:.3g}: this "
+            "model was trained with others, and would not work with ours."
+        )
+
+
+def convert(source: Path, folder: Path, **options: Any) -> AudioPGForPreTraining | AudioPGModel:
+    """Convert a checkpoint and save it as a folder with its code.
+
+    Args:
+        source: Checkpoint file, see `read_checkpoint`, or a folder, see `read_vitmae`.
+        folder: Where to save; made if it does not exist.
+        options: As for `convert_state_dict`.
+
+    Returns:
+        The model: `AudioPGForPreTraining`, or `AudioPGModel` if there is no decoder.
+
+    Raises:
+        ValueError: as `read_checkpoint`, `read_vitmae` and `convert_state_dict`.
+        RuntimeError: if a weight of our model is missing, or has another shape.
+    """
+    if source.is_dir():
+        settings, weights = _convert_vitmae(*read_vitmae(source), options)
+        extractor = AudioPGFeatureExtractor()
+        # No statistics of images apply to log-mel: the synthetic ones stand in, and say what the weights have seen.
+        extractor.statistics = {**extractor.statistics, "source": f"images: the weights are those of {source.name}"}
+    else:
+        settings, weights = convert_state_dict(read_checkpoint(source), **options)
+        extractor = AudioPGFeatureExtractor(**AUDIOSET_STATISTICS)
+    config = AudioPGConfig(**settings)
+    model: AudioPGForPreTraining | AudioPGModel
+    if any(name.startswith("decoder.") for name in weights):
+        model = AudioPGForPreTraining(config)
+    else:
+        model = AudioPGModel(config)
+        weights = {name.removeprefix("audiopg."): w for name, w in weights.items()}
+    model.load_state_dict(weights, strict=True)
+    write_hub_folder(model, extractor, folder)
+    return model
+
+
+def _convert_vitmae(
+    theirs: dict[str, Any], weights: Mapping[str, Tensor], options: dict[str, Any]
+) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """`convert_state_dict` with what ViTMAE's configuration knows; transformers leaves no default out of it."""
+    heads = {name: theirs[name] for name in ("num_attention_heads", "decoder_num_attention_heads")}
+    columns = math.isqrt(weights["pos_embed"].shape[1] - 1)  # pictures are square
+    settings, converted = convert_state_dict(weights, **{**options, **heads}, columns=columns)
+    return settings | {name: theirs[name] for name in VITMAE_SETTINGS if name in theirs}, converted

@@ -1,0 +1,288 @@
+"""Checkpoints that cannot be lost: written to the side, sealed by a manifest, renamed, and verified when read.
+
+A run's folder is claimed by one recipe. A checkpoint holds whole tensors under the model's own names, whatever the
+number of processes, so a run may go on with more or fewer of them:
+
+    checkpoints/step_00000500/model.safetensors   the weights
+                              optimizer.pt        AdamW's moments by parameter name
+                              manifest.json       the run, its progress, size and SHA-256 of the files; written last
+"""
+
+import dataclasses
+import hashlib
+import io
+import json
+import logging
+import os
+import shutil
+from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+import yaml
+from torch import Tensor, nn
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_model_state_dict,
+    get_optimizer_state_dict,
+    set_model_state_dict,
+    set_optimizer_state_dict,
+)
+
+from audiopg.training.runs.recipes import PretrainingRecipe, build_recipe
+
+logger = logging.getLogger(__name__)
+
+MANIFEST, WEIGHTS, OPTIMIZER = "manifest.json", "model.safetensors", "optimizer.pt"
+
+MAY_CHANGE = frozenset(
+    {"name", "description", "micro_batch_size", "compile", "max_minutes"}
+    | {"log_every", "checkpoint_every", "keep_checkpoints", "milestones"}
+)
+"""Fields of a recipe that move neither clips nor masks nor the schedule: a run may go on with others."""
+
+# Whole tensors on every process, so that one can write them and any number can read them.
+_WHOLE = StateDictOptions(full_state_dict=True)
+
+
+def write_atomically(path: Path, content: str) -> None:
+    """Write a text file so that whoever reads it finds the old content or the new, whenever the power fails.
+
+    Args:
+        path: The file; its folder exists.
+        content: All of it.
+
+    Raises:
+        OSError: if it cannot be written; the old content is then still there.
+    """
+    partial = path.with_name(f"{path.name}.partial")
+    _write_through(partial, content.encode())
+    os.replace(partial, path)
+
+
+def _write_through(path: Path, content: bytes) -> None:
+    """Write a file and wait until it is on the disk, not only on its way."""
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _defining_fields(recipe: PretrainingRecipe) -> dict[str, Any]:
+    return {name: value for name, value in dataclasses.asdict(recipe).items() if name not in MAY_CHANGE}
+
+
+def fingerprint(recipe: PretrainingRecipe) -> str:
+    """A short name of the run that a recipe defines, equal for recipes that differ in nothing but `MAY_CHANGE`."""
+    text = json.dumps(_defining_fields(recipe), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def claim_run_folder(folder: Path, recipe: PretrainingRecipe) -> None:
+    """Write the recipe into a new run's folder, or make sure that a run found there is of the same recipe.
+
+    A folder in which nothing was trained yet is nobody's: a command that failed leaves the way free for the next.
+
+    Raises:
+        ValueError: if the folder belongs to another recipe, with the fields that differ.
+    """
+    path = folder / "recipe.yaml"
+    was_trained = checkpoints_of(folder) or any((folder / name).exists() for name in ("metrics.jsonl", "run.json"))
+    if not (path.exists() and was_trained):
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "statistics.json").unlink(missing_ok=True)
+        write_atomically(path, yaml.safe_dump(dataclasses.asdict(recipe), sort_keys=False))
+        return
+    theirs = build_recipe(PretrainingRecipe, yaml.safe_load(path.read_text(encoding="utf-8")))
+    mine, there = _defining_fields(recipe), _defining_fields(theirs)
+    changed = [f"{name}: {there[name]!r} there, {mine[name]!r} here" for name in mine if there[name] != mine[name]]
+    if changed:
+        listed = "\n  ".join(changed)
+        raise ValueError(f"{folder} holds a run of another recipe; choose another --output_dir.\n  {listed}")
+
+
+def checkpoints_of(folder: Path) -> list[Path]:
+    """Checkpoints of a run that were finished, oldest first."""
+    return sorted((folder / "checkpoints").glob("step_*[0-9]"))
+
+
+def verify_checkpoint(path: Path, run: str) -> dict[str, Any]:
+    """Read a checkpoint's manifest and make sure that its files are those that were written.
+
+    Args:
+        path: The checkpoint's folder.
+        run: `fingerprint` of the run that wants it.
+
+    Returns:
+        The manifest.
+
+    Raises:
+        ValueError: if a file is missing, cut short or altered, or if the checkpoint belongs to another run.
+    """
+    try:
+        manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+        owner, files = manifest["run"], manifest["files"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} cannot be used: it has no readable {MANIFEST}.") from error
+    if owner != run:
+        raise ValueError(f"{path} cannot be used: it belongs to another run ({owner}, this is {run}).")
+    for name, expected in files.items():
+        file = path / name
+        size = file.stat().st_size if file.is_file() else -1
+        if size != expected["bytes"]:
+            found = "is missing" if size < 0 else f"has {size} bytes of {expected['bytes']}"
+            raise ValueError(f"{path} cannot be used: {name} {found}.")
+        with file.open("rb") as stream:
+            if hashlib.file_digest(stream, "sha256").hexdigest() != expected["sha256"]:
+                raise ValueError(f"{path} cannot be used: the content of {name} has changed since it was written.")
+    return manifest
+
+
+def newest_sound_checkpoint(folder: Path, run: str) -> tuple[Path, dict[str, Any]] | None:
+    """The newest checkpoint that can be trusted, with its manifest; those that cannot are named in the log.
+
+    Args:
+        folder: The run's.
+        run: Its `fingerprint`.
+
+    Returns:
+        The checkpoint, or None if there is none at all.
+
+    Raises:
+        ValueError: if there are checkpoints and none can be trusted: starting anew is for a person to decide.
+    """
+    found = checkpoints_of(folder)
+    for path in reversed(found):
+        try:
+            return path, verify_checkpoint(path, run)
+        except ValueError as error:
+            logger.warning("%s The one before it is tried.", error)
+    if found:
+        raise ValueError(
+            f"None of the {len(found)} checkpoints in {folder / 'checkpoints'} can be used; remove them to start the "
+            "run anew."
+        )
+    return None
+
+
+def load_checkpoint(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    """Load a verified checkpoint into a model and its optimizer, however they are spread over processes."""
+    weights: dict[str, Any] = {**safetensors.torch.load_file(path / WEIGHTS)}
+    moments = torch.load(path / OPTIMIZER, map_location="cpu", weights_only=True)
+    set_model_state_dict(model, weights, options=_WHOLE)
+    set_optimizer_state_dict(model, optimizer, moments, options=_WHOLE)
+
+
+def _copied(value: Any) -> Any:
+    """The same nested values with every tensor copied to the CPU, out of reach of the steps that follow."""
+    if isinstance(value, Tensor):
+        return value.detach().to("cpu", copy=True).contiguous()
+    if isinstance(value, Mapping):
+        return {name: _copied(item) for name, item in value.items()}
+    return [_copied(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+class CheckpointWriter:
+    """Writes a run's checkpoints on a thread of its own, while training goes on.
+
+    A disk that is full, or gone, costs a checkpoint and a line in the log; the checkpoint before it stays as it was.
+
+    Args:
+        folder: The run's.
+        run: Its `fingerprint`.
+        keep: How many of the newest checkpoints stay.
+        milestones: Steps whose checkpoints stay for ever.
+        writes: Whether this process is the one that writes.
+    """
+
+    def __init__(self, folder: Path, run: str, *, keep: int, milestones: list[int], writes: bool) -> None:
+        self.folder, self.run, self.keep, self.milestones, self.writes = folder, run, keep, set(milestones), writes
+        self.failure: OSError | None = None
+        self._pool = ThreadPoolExecutor(max_workers=1)
+        self._pending: Future[None] | None = None
+        if writes:
+            for partial in (folder / "checkpoints").glob("*.partial"):
+                shutil.rmtree(partial)
+
+    def save(self, model: nn.Module, optimizer: torch.optim.Optimizer, progress: dict[str, Any]) -> None:
+        """Copy what resuming needs and leave it to the thread; every process must call this, one of them writes.
+
+        Args:
+            model: As prepared.
+            optimizer: The bare one, not accelerate's wrapper.
+            progress: Goes into the manifest; `step` names the checkpoint.
+        """
+        weights = get_model_state_dict(model, options=_WHOLE)
+        moments = get_optimizer_state_dict(model, optimizer, options=_WHOLE)
+        if not self.writes:
+            return
+        self.finish()
+        self._pending = self._pool.submit(self._write, _copied(weights), _copied(moments), progress)
+
+    def finish(self) -> None:
+        """Wait for the checkpoint that is being written; a failure stays in `failure` until the next that succeeds."""
+        if self._pending is None:
+            return
+        try:
+            self._pending.result()
+            self.failure = None
+        except OSError as error:
+            self.failure = error
+            logger.warning("A checkpoint could not be saved (%s). %s", error, self.last_sound())
+        finally:
+            self._pending = None
+
+    def last_sound(self) -> str:
+        """A sentence that names the checkpoint that the run would go on from."""
+        found = checkpoints_of(self.folder)
+        return f"The last checkpoint is {found[-1]}." if found else "There is no checkpoint yet."
+
+    def _write(self, weights: dict[str, Tensor], moments: dict[str, Any], progress: dict[str, Any]) -> None:
+        buffer = io.BytesIO()
+        torch.save(moments, buffer)
+        # From memory: the libraries' own writers report a full disk each in another way, a file in one, as OSError.
+        contents = {WEIGHTS: safetensors.torch.save(weights, {"format": "pt"}), OPTIMIZER: buffer.getvalue()}
+        final = self.folder / "checkpoints" / f"step_{progress['step']:08d}"
+        partial = final.with_suffix(".partial")
+        try:
+            partial.mkdir(parents=True)
+            files = {}
+            for name, content in contents.items():
+                _write_through(partial / name, content)
+                files[name] = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+            manifest = {"run": self.run, **progress, "files": files}
+            _write_through(partial / MANIFEST, json.dumps(manifest, indent=2).encode())
+            if final.exists():  # refused when the run was resumed, and now made again
+                _remove(final)
+            os.replace(partial, final)
+        except OSError:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
+        self._prune(progress["step"])
+
+    def _prune(self, step: int) -> None:
+        # Later ones were refused when the run was resumed: they are no reason to let a sound one go.
+        steps = {path: step_of(path) for path in checkpoints_of(self.folder)}
+        passing = [path for path, made in steps.items() if made <= step and made not in self.milestones]
+        for old in passing[: -self.keep]:
+            _remove(old)
+
+
+def _remove(checkpoint: Path) -> None:
+    """Rename, then delete: a checkpoint that is half deleted must not look like a checkpoint."""
+    doomed = checkpoint.with_suffix(".old.partial")
+    os.replace(checkpoint, doomed)
+    shutil.rmtree(doomed)
+
+
+def step_of(checkpoint: Path) -> int:
+    """The step that a checkpoint was made after.
+
+    Example:
+        >>> step_of(Path("runs/base/checkpoints/step_00000500"))
+        500
+    """
+    return int(checkpoint.name.removeprefix("step_"))

@@ -1,0 +1,110 @@
+"""What a run says while it trains: `metrics.jsonl`, TensorBoard, and the refusal of a loss that is not finite."""
+
+import json
+import logging
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from audiopg.training.runs.checkpoints import write_atomically
+
+logger = logging.getLogger(__name__)
+
+FILE = "metrics.jsonl"
+
+
+def append_text(path: Path, text: str) -> None:
+    """Add text to the end of a file."""
+    with path.open("a", encoding="utf-8") as file:
+        file.write(text)
+
+
+def read_metrics(folder: Path) -> list[dict[str, float]]:
+    """The lines of a run's `metrics.jsonl`, in order; a line cut short by a crash ends them."""
+    path, rows = folder / FILE, []
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return rows
+
+
+class MetricsLog:
+    """Collects losses on the device and reads them from there only when a line is due.
+
+    Args:
+        accelerator: Of the run; TensorBoard is reached through it.
+        folder: The run's.
+        batch_size: Clips per step, to name those of a step that went wrong.
+        step: Where the run starts or goes on; lines beyond it were written by a run that was lost, and are dropped.
+        losses: Losses of the steps since the last line, as a checkpoint kept them.
+    """
+
+    def __init__(
+        self, accelerator: Accelerator, folder: Path, batch_size: int, step: int, losses: list[float]
+    ) -> None:
+        self.accelerator, self.folder, self.batch_size, self.step = accelerator, folder, batch_size, step
+        self.losses = list(losses)
+        self._on_device: list[Tensor] = []
+        self._unwritten = ""
+        if accelerator.is_main_process:
+            kept = [row for row in read_metrics(folder) if row["step"] <= step]
+            write_atomically(folder / FILE, "".join(json.dumps(row) + "\n" for row in kept))
+
+    def add(self, loss: Tensor, gradient_norm: Tensor) -> None:
+        """Remember a step's loss and gradient norm, two scalars; nothing is read from the device yet."""
+        self._on_device.append(torch.stack([loss.detach().float(), gradient_norm.detach().float()]))
+
+    def settle(self) -> None:
+        """Read from the device what was added, as means over all processes; every process must call this.
+
+        Raises:
+            FloatingPointError: if a loss or a gradient is not finite, with the step and its clips. Weights are saved
+                after this alone, so every checkpoint is sound.
+        """
+        if not self._on_device:
+            return
+        local = torch.stack(self._on_device)
+        self._on_device = []
+        for loss, gradient_norm in self.accelerator.reduce(local, reduction="mean").tolist():
+            first = self.step * self.batch_size
+            self.step += 1
+            if not (math.isfinite(loss) and math.isfinite(gradient_norm)):
+                raise FloatingPointError(
+                    f"Step {self.step}, of the clips {first} to {first + self.batch_size - 1}, has the loss {loss} "
+                    f"and a gradient of norm {gradient_norm}. Lower learning_rate or max_grad_norm and start anew in "
+                    "another --output_dir."
+                )
+            self.losses.append(loss)
+
+    def write(self, **values: float) -> dict[str, Any]:
+        """Write a line for the steps since the last one; returns it. The losses must be settled.
+
+        A disk that is full costs no line: those that could not be written are kept for the next time.
+        """
+        row = {"step": self.step, "loss": sum(self.losses) / len(self.losses), **values}
+        self.losses = []
+        if self.accelerator.is_main_process:
+            self._append(json.dumps(row) + "\n")
+            try:
+                self.accelerator.log({name: value for name, value in row.items() if name != "step"}, step=self.step)
+            except OSError as error:
+                logger.warning("TensorBoard's file could not be written (%s); the run goes on.", error)
+        return row
+
+    def _append(self, line: str) -> None:
+        self._unwritten += line
+        path = self.folder / FILE
+        size = path.stat().st_size
+        try:
+            append_text(path, self._unwritten)
+            self._unwritten = ""
+        except OSError as error:
+            os.truncate(path, size)  # half a line would end the file for its readers
+            logger.warning("%s could not be written (%s); its lines are kept for later.", path, error)
