@@ -47,18 +47,27 @@ def versions() -> dict[str, str]:
 
 
 def commit() -> str | None:
-    """The git commit that the code is at, with `+` where it has uncommitted changes; None outside a checkout.
+    """The git commit of this project that the code is at, with `+` where it has uncommitted changes.
+
+    Returns:
+        None, "not known", where this file does not lie in a checkout of this project and in its history: a package
+        that is installed inside another repository must not be given the commit of that one.
 
     Example:
         >>> commit() is None or len(commit()) >= 12
         True
     """
+    here = Path(__file__).resolve()
+    root = here.parents[2]  # of training/runs/provenance.py
 
     def git(*words: str) -> str:
-        command = ["git", "-C", str(Path(__file__).parent), *words]
+        command = ["git", "-C", str(root), *words]
         return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
 
     try:
+        is_ours = Path(git("rev-parse", "--show-toplevel")).samefile(root) and (root / "src/audiopg").is_dir()
+        if not is_ours or not git("ls-files", "--", str(here)):
+            return None
         return git("rev-parse", "--short=12", "HEAD") + ("+" if git("status", "--porcelain", "-uno") else "")
     except (OSError, subprocess.SubprocessError):
         return None
