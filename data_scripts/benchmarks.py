@@ -10,7 +10,6 @@ from pathlib import Path
 from datasets import Dataset
 
 from audiopg.data_scripts.labelled_audio import (
-    AUDIO_SUFFIXES,
     Part,
     find_audio,
     identify,
@@ -18,6 +17,7 @@ from audiopg.data_scripts.labelled_audio import (
     read_table,
     some,
 )
+from audiopg.data_scripts.recorded_files import recordings_below
 
 OFFICIAL_SIZES: dict[str, tuple[int, Mapping[Part, int]]] = {
     "ESC-50": (50, dict.fromkeys(range(1, 6), 400)),
@@ -147,12 +147,7 @@ def load_speech_commands(folder: str | Path) -> Dataset:
         find_audio(folder, names)  # for its complaint: what the lists name must be there
     split_of = {str(Path(name).with_suffix("")): split for split, names in listed.items() for name in names}
     words = sorted(path.name for path in folder.iterdir() if path.is_dir() and path.name[0] not in "_.")
-    utterances = [
-        (label, path)
-        for label, word in enumerate(words)
-        for path in sorted((folder / word).iterdir())
-        if path.suffix.lower() in AUDIO_SUFFIXES
-    ]
+    utterances = [(label, path) for label, word in enumerate(words) for path in recordings_below(folder / word)]
     splits = [split_of.get(f"{path.parent.name}/{path.stem}", "train") for _, path in utterances]
     return labelled_dataset(
         identify("Speech Commands V2", len(words), splits, OFFICIAL_SIZES),

@@ -17,9 +17,9 @@ from typing import Any
 
 from datasets import ClassLabel, Dataset, DatasetInfo, Features, List, Value
 
-logger = logging.getLogger(__name__)
+from audiopg.data_scripts.recorded_files import AUDIO_SUFFIXES
 
-AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".aif", ".aiff")
+logger = logging.getLogger(__name__)
 
 SPLITS = ("train", "validation", "test")
 

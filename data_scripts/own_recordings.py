@@ -15,7 +15,6 @@ from datasets import Audio, Dataset, DatasetDict, concatenate_datasets, load_dat
 
 from audiopg.data_scripts.benchmarks import detect_benchmark, load_benchmark
 from audiopg.data_scripts.labelled_audio import (
-    AUDIO_SUFFIXES,
     SPLITS,
     Part,
     find_audio,
@@ -23,6 +22,7 @@ from audiopg.data_scripts.labelled_audio import (
     read_table,
     some,
 )
+from audiopg.data_scripts.recorded_files import recordings_below
 
 logger = logging.getLogger(__name__)
 
@@ -89,8 +89,7 @@ def load_class_folders(folder: str | Path) -> Dataset:
         (label_folder.name, part, path)
         for root, part in (splits.items() if by_split else [(folder, None)])
         for label_folder in _sub_folders(root)
-        for path in sorted(label_folder.rglob("*"))
-        if path.suffix.lower() in AUDIO_SUFFIXES
+        for path in recordings_below(label_folder)
     ]
     return _build(
         folder.name,

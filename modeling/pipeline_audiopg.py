@@ -7,11 +7,7 @@ transformers' own audio-classification pipeline works with the models too; but f
 """
 
 from collections.abc import Iterator, Sequence
-from functools import lru_cache
-from importlib import import_module
-from io import BytesIO
-from os import PathLike, fspath
-from pathlib import Path
+from os import PathLike
 from typing import Any
 
 import numpy as np
@@ -20,6 +16,7 @@ from torch import Tensor
 from transformers import AudioClassificationPipeline
 from transformers.pipelines.base import ChunkPipeline
 
+from .audio_audiopg import read_audio, resample
 from .embedding_audiopg import (
     OVERLAP_SECONDS,
     WINDOW_SECONDS,
@@ -29,15 +26,6 @@ from .embedding_audiopg import (
     plan_windows,
     time_patch_means,
 )
-
-# A Kaiser window over 64 zero crossings, pass band to 0.95 of Nyquist, 120 dB of rejection ("kaiser_best" in resampy):
-# torchaudio's default, 6 zero crossings, lets audible aliases through.
-RESAMPLING = {
-    "resampling_method": "sinc_interp_kaiser",
-    "lowpass_filter_width": 64,
-    "rolloff": 0.9475937167399596,
-    "beta": 14.769656459379492,
-}
 
 
 def read_waveform(audio: Any, sampling_rate: int) -> np.ndarray | Tensor:
@@ -52,9 +40,8 @@ def read_waveform(audio: Any, sampling_rate: int) -> np.ndarray | Tensor:
         Shape `(samples,)`. Channels of a file are averaged, channels of an array are refused later.
 
     Raises:
-        ImportError: if a library that is needed to decode or to resample is missing; samples need none.
-        ValueError: if a file is missing or cannot be decoded, an address is given in its place, or a dictionary
-            holds no audio.
+        ImportError: as `read_audio`; samples at the right rate need no library.
+        ValueError: as `read_audio`, or if a dictionary holds no audio.
 
     Example:
         >>> read_waveform({"array": np.zeros(8000, dtype="float32"), "sampling_rate": 8000}, 16000).shape
@@ -63,7 +50,7 @@ def read_waveform(audio: Any, sampling_rate: int) -> np.ndarray | Tensor:
     if isinstance(audio, dict):
         return _read_dictionary(audio, sampling_rate)
     if isinstance(audio, (str, PathLike, bytes)):
-        return _resample(*_decode(audio), sampling_rate)
+        return read_audio(audio, sampling_rate)
     return audio
 
 
@@ -199,56 +186,16 @@ def _read_dictionary(audio: dict[str, Any], sampling_rate: int) -> np.ndarray | 
     )
 
 
-def _decode(file: str | PathLike | bytes) -> tuple[Tensor, int]:
-    """Mono samples and their rate in Hz."""
-    name = "The audio given as bytes" if isinstance(file, bytes) else fspath(file)
-    if name.startswith(("http://", "https://")):
-        raise ValueError(f"Recordings are read from files, and got the address {name}. Download it first.")
-    if not isinstance(file, bytes) and not Path(file).is_file():
-        raise ValueError(f"There is no file {name}. Check the path.")
-    soundfile = _import("soundfile", "Decoding a file")
-    try:
-        samples, sampling_rate = soundfile.read(
-            BytesIO(file) if isinstance(file, bytes) else name, dtype="float32", always_2d=True
-        )
-    except soundfile.LibsndfileError as error:
-        raise ValueError(
-            f"{name} cannot be decoded by libsndfile ({error.error_string.rstrip('.')}). Convert it to WAV, FLAC, OGG "
-            "or MP3."
-        ) from error
-    return torch.from_numpy(samples).mean(dim=1), sampling_rate
-
-
 def _resample(samples: Any, from_rate: int, to_rate: int) -> Any:
     if from_rate == to_rate:
         return samples
     waveform = torch.as_tensor(samples)
     check_mono(waveform)
-    waveform = waveform.float() if waveform.is_floating_point() else _full_scale(waveform)
-    return _resampler(from_rate, to_rate).to(waveform.device)(waveform)
-
-
-@lru_cache(maxsize=16)
-def _resampler(from_rate: int, to_rate: int) -> Any:
-    """Computing the filter costs more than applying it to a few seconds."""
-    transforms = _import("torchaudio.transforms", f"Resampling from {from_rate} Hz to {to_rate} Hz")
-    return transforms.Resample(from_rate, to_rate, **RESAMPLING)
+    return resample(waveform.float() if waveform.is_floating_point() else _full_scale(waveform), from_rate, to_rate)
 
 
 def _full_scale(waveform: Tensor) -> Tensor:
     return waveform.to(torch.float32) / -torch.iinfo(waveform.dtype).min
-
-
-def _import(module: str, purpose: str) -> Any:
-    # By name: the loader of remote code refuses a file when anything that it imports, at any depth, is missing.
-    try:
-        return import_module(module)
-    except ImportError as error:
-        package = module.split(".")[0]
-        raise ImportError(
-            f"{purpose} needs {package}, which cannot be imported here ({error}). Install it with `pip install "
-            f"{package}`, or pass mono samples at the model's own rate, which need nothing. FFmpeg is not used."
-        ) from error
 
 
 def _as_array(waveform: Any) -> Any:

@@ -32,7 +32,6 @@ from safetensors.torch import load_file
 from tqdm import tqdm
 from transformers.utils import logging
 
-from audiopg.data_scripts.audio_files import read_audio_files
 from audiopg.data_scripts.benchmarks import load_esc50
 from audiopg.data_scripts.probe_clips import factor_clips
 from audiopg.data_scripts.synthesis import SYNTHESIZER_VERSION, Preset, get_preset
@@ -43,6 +42,7 @@ from audiopg.training.ablation.table import LOG_MEL, RANDOM, draw_ablation, form
 from audiopg.training.analysis.figures import save_both
 from audiopg.training.engine.loop import pretrain
 from audiopg.training.evaluation.probes import decode_factors, embed, linear_probe, log_mel_features, random_encoder
+from audiopg.training.features.reading import read_audio_files
 from audiopg.training.objectives.building import build_feature_extractor
 from audiopg.training.runs.checkpoints import WEIGHTS, checkpoints_of, fingerprint, write_atomically
 from audiopg.training.runs.provenance import environment

@@ -17,9 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from audiopg.data_scripts.audio_files import match_length, read_audio
 from audiopg.data_scripts.probe_clips import FACTORS, PROBE_SETS
 from audiopg.data_scripts.synthesis import Preset, draw, get_preset, render
+from audiopg.modeling.audio_audiopg import match_length, read_audio
 from audiopg.modeling.configuration_audiopg import AudioPGConfig
 from audiopg.modeling.feature_extraction_audiopg import AudioPGFeatureExtractor
 from audiopg.modeling.modeling_audiopg import AudioPGForPreTraining, AudioPGModel

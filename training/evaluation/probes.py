@@ -25,13 +25,13 @@ from torch import Tensor
 from tqdm import tqdm
 from transformers import BatchFeature, PreTrainedModel
 
-from audiopg.data_scripts.audio_files import read_audio_files
 from audiopg.data_scripts.benchmarks import load_esc50
 from audiopg.modeling.configuration_audiopg import check_pooling
 from audiopg.modeling.feature_extraction_audiopg import AudioPGFeatureExtractor
 from audiopg.modeling.modeling_audiopg import valid_patches
 from audiopg.training.evaluation.attentive import attentive_probe
 from audiopg.training.evaluation.baselines import INVERSE_REGULARISATIONS, LOGISTIC_TOLERANCE
+from audiopg.training.features.reading import read_audio_files
 
 NEIGHBOURS = (1, 3, 5, 10, 20, 40)
 """Candidates for the number of neighbours; those that the smallest training part cannot have are left out."""

@@ -88,7 +88,7 @@ def front_end_of(feature_extractor: Any, clip_seconds: float | None = None) -> F
         return FrontEnd(settings, rate, lambda waveform: log_mel_spectrogram(waveform, sampling_rate=rate, **options))
 
     def frames_of(waveform: Tensor) -> Tensor:
-        from audiopg.data_scripts.audio_files import match_length
+        from audiopg.modeling.audio_audiopg import match_length
 
         if clip_seconds is not None:
             waveform = match_length(waveform, round(clip_seconds * rate))
@@ -254,8 +254,8 @@ def extract_features(dataset: "Dataset", front_end: FrontEnd, digest: str = "") 
     Raises:
         AudioFileError: if any recording cannot be used; all such are listed.
     """
-    from audiopg.data_scripts.audio_files import AudioFileError, read_audio
     from audiopg.data_scripts.labelled_audio import class_names_of, is_multi_label, parts_of
+    from audiopg.modeling.audio_audiopg import AudioFileError, read_audio
 
     def attempt(audio: Any) -> Tensor | AudioFileError:
         try:
@@ -393,7 +393,7 @@ def _multi_hot(labels: Sequence[Sequence[int]], num_classes: int) -> Tensor:
 
 
 def _refuse_failures(failures: Sequence[Exception], total: int) -> None:
-    from audiopg.data_scripts.audio_files import AudioFileError
+    from audiopg.modeling.audio_audiopg import AudioFileError
 
     if failures:
         listing = "\n".join(f"  {failure}" for failure in failures)

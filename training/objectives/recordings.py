@@ -17,14 +17,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from audiopg.data_scripts.audio_files import AudioFileError, match_length, read_audio
 from audiopg.data_scripts.counter_random import uniform
+from audiopg.data_scripts.recorded_files import AUDIO_SUFFIXES, recordings_below
+from audiopg.modeling.audio_audiopg import AudioFileError, match_length, read_audio
 from audiopg.modeling.feature_extraction_audiopg import AudioPGFeatureExtractor
 from audiopg.training.runs.recipes import RecordingsRecipe
 
 logger = logging.getLogger(__name__)
 
-SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".opus", ".mp3", ".aif", ".aiff"})
 _MOST_THREADS = 8
 _ROWS_KEPT = 256
 
@@ -40,11 +40,9 @@ class FolderOfFiles:
     """
 
     def __init__(self, folder: Path) -> None:
-        self.paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
+        self.paths = recordings_below(folder)
         if not self.paths:
-            raise ValueError(
-                f"Recordings are files ending in {', '.join(sorted(SUFFIXES))}; found none below {folder}."
-            )
+            raise ValueError(f"Recordings are files ending in {', '.join(AUDIO_SUFFIXES)}; found none below {folder}.")
         listing = "\n".join(f"{path.relative_to(folder).as_posix()} {path.stat().st_size}" for path in self.paths)
         self.digest = hashlib.sha256(listing.encode()).hexdigest()[:16]
 

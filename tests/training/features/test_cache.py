@@ -4,8 +4,8 @@ import soundfile
 import torch
 from transformers import ASTFeatureExtractor, Wav2Vec2FeatureExtractor
 
-from audiopg.data_scripts.audio_files import AudioFileError, match_length, read_audio
 from audiopg.data_scripts.own_recordings import load_recordings
+from audiopg.modeling.audio_audiopg import AudioFileError, match_length, read_audio
 from audiopg.modeling.feature_extraction_audiopg import AudioPGFeatureExtractor
 from audiopg.training.feature_cache import main
 from audiopg.training.features import cache as feature_cache

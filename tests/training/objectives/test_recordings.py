@@ -8,7 +8,7 @@ import soundfile
 import torch
 from huggingface_hub import ModelCard
 
-from audiopg.data_scripts.audio_files import AudioFileError, read_audio
+from audiopg.modeling.audio_audiopg import AudioFileError, read_audio
 from audiopg.modeling.modeling_audiopg import AudioPGForPreTraining
 from audiopg.modeling.spectrogram_audiopg import log_mel_spectrogram
 from audiopg.training.engine.loop import pretrain

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from audiopg.training.objectives.recordings import SUFFIXES
+from audiopg.data_scripts.recorded_files import AUDIO_SUFFIXES
 
 WATCHED = """
 import sys
@@ -37,7 +37,7 @@ STATISTICS_OF_RECORDINGS = ("4.2677", "4.5689", "4.268", "4.569")
 
 def run_without_audio(code):
     """Run code in a process in which no audio file can be opened and no library that reads them imported."""
-    command = [sys.executable, "-c", WATCHED, " ".join(SUFFIXES), " ".join(READERS), code]
+    command = [sys.executable, "-c", WATCHED, " ".join(AUDIO_SUFFIXES), " ".join(READERS), code]
     return subprocess.run(command, capture_output=True, text=True, timeout=240)
 
 
@@ -54,7 +54,7 @@ def test_a_recording_that_is_read_does_not_go_unseen(tmp_path):
     path = tmp_path / "recording.wav"
     soundfile.write(path, np.zeros(160), 16000)
     assert f"opened {path}" in run_without_audio(f"open({str(path)!r}, 'rb').read()").stderr
-    read = "from audiopg.data_scripts.audio_files import read_audio; "
+    read = "from audiopg.modeling.audio_audiopg import read_audio; "
     assert run_without_audio(read + f"read_audio({str(path)!r})").returncode != 0
 
 

@@ -1,21 +1,18 @@
-"""Real recordings: decoded, mono, at one sampling rate, and never silence in place of a file that cannot be read.
+"""Recordings as waveforms: decoded, mono, at one sampling rate, and never silence in place of what cannot be read.
 
-Decoding is libsndfile's (wav, flac, ogg, mp3; no FFmpeg), resampling torchaudio's.
+Decoding is libsndfile's (wav, flac, ogg, mp3; no FFmpeg), resampling torchaudio's. Both are imported when they are
+first needed: samples at the right rate need neither.
 """
 
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
+from importlib import import_module
 from io import BytesIO
+from os import PathLike, fspath
 from pathlib import Path
+from typing import Any
 
-import soundfile
 import torch
 from torch import Tensor
-from torchaudio.transforms import Resample
-from tqdm import tqdm
-
-DEFAULT_SAMPLING_RATE = 16000
 
 # A Kaiser window over 64 zero crossings with the pass band up to 0.95 of Nyquist and about 120 dB of rejection: the
 # setting that resampy calls "kaiser_best". torchaudio's default, 6 zero crossings, lets audible aliases through.
@@ -44,7 +41,7 @@ class AudioFileError(ValueError):
         super().__init__(f"{name} cannot be used: {reason}. {remedy}")
 
 
-def read_audio(path_or_bytes: str | Path | bytes, sampling_rate: int = DEFAULT_SAMPLING_RATE) -> Tensor:
+def read_audio(path_or_bytes: str | PathLike | bytes, sampling_rate: int = 16000) -> Tensor:
     """Decode a recording to one mono waveform.
 
     Args:
@@ -57,15 +54,16 @@ def read_audio(path_or_bytes: str | Path | bytes, sampling_rate: int = DEFAULT_S
     Raises:
         AudioFileError: if the file is missing, cannot be decoded, ends before its header says, is empty, or holds
             samples that are not finite.
+        ImportError: if soundfile is missing, or torchaudio where the rate changes.
 
     Example:
-        >>> import numpy as np
+        >>> import numpy as np, soundfile
         >>> content = BytesIO()
         >>> soundfile.write(content, np.zeros((44100, 2)), 44100, format="WAV")
         >>> read_audio(content.getvalue()).shape
         torch.Size([16000])
     """
-    name = "The audio given as bytes" if isinstance(path_or_bytes, bytes) else str(path_or_bytes)
+    name = "The audio given as bytes" if isinstance(path_or_bytes, bytes) else fspath(path_or_bytes)
     samples, file_rate = _decode(path_or_bytes, name)
     if samples.numel() == 0:
         raise AudioFileError(name, "it holds no samples", "Leave it out, or replace the file.")
@@ -73,44 +71,29 @@ def read_audio(path_or_bytes: str | Path | bytes, sampling_rate: int = DEFAULT_S
     if not torch.isfinite(mono).all():
         wrong = int((~torch.isfinite(samples)).sum())
         raise AudioFileError(name, f"{wrong} of its samples are NaN or infinite", "Write it again from its source.")
-    return mono if file_rate == sampling_rate else _resampler(file_rate, sampling_rate)(mono)
+    return resample(mono, file_rate, sampling_rate)
 
 
-def read_audio_files(
-    paths: Sequence[str | Path],
-    sampling_rate: int = DEFAULT_SAMPLING_RATE,
-    *,
-    num_samples: int | None = None,
-    num_threads: int = 4,
-) -> list[Tensor]:
-    """Decode many recordings on a few threads, with a progress bar.
+def resample(waveform: Tensor, from_rate: int, to_rate: int) -> Tensor:
+    """Change the sampling rate, with no audible alias.
 
     Args:
-        paths: The files.
-        sampling_rate: Rate in Hz of the results.
-        num_samples: Match each waveform to this length (see `match_length`); by default lengths stay as they are.
-        num_threads: Decoding and resampling leave Python, so threads share the work without copies.
+        waveform: Floating point, shape `(..., samples)`.
+        from_rate: Its rate in Hz.
+        to_rate: Rate in Hz of the result.
 
     Returns:
-        One float32 waveform `(samples,)` per path, in the order of `paths`.
+        Shape `(..., samples * to_rate / from_rate, rounded up)`, on the same device; the waveform itself where the
+        rates are equal.
 
     Raises:
-        AudioFileError: if any file cannot be used; every such file is listed, after all have been tried.
+        ImportError: if torchaudio is missing and the rates differ.
 
     Example:
-        >>> read_audio_files([])
-        []
+        >>> resample(torch.zeros(2, 44100), 44100, 16000).shape
+        torch.Size([2, 16000])
     """
-    read = _returning_errors(lambda path: _read_matched(path, sampling_rate, num_samples))
-    with ThreadPoolExecutor(max_workers=num_threads) as pool:
-        results = list(tqdm(pool.map(read, paths), total=len(paths), desc="Reading audio", unit="file", disable=None))
-    failures = [result for result in results if isinstance(result, AudioFileError)]
-    if failures:
-        listing = "\n".join(f"  {failure}" for failure in failures)
-        raise AudioFileError(
-            f"{len(failures)} of {len(paths)} files", "see the list", f"Replace them or leave them out.\n{listing}"
-        )
-    return [result for result in results if isinstance(result, Tensor)]
+    return waveform if from_rate == to_rate else _resampler(from_rate, to_rate, waveform.device)(waveform)
 
 
 def match_length(waveform: Tensor, num_samples: int) -> Tensor:
@@ -140,13 +123,15 @@ def match_length(waveform: Tensor, num_samples: int) -> Tensor:
     return waveform[..., positions]
 
 
-def _decode(path_or_bytes: str | Path | bytes, name: str) -> tuple[Tensor, int]:
+def _decode(path_or_bytes: str | PathLike | bytes, name: str) -> tuple[Tensor, int]:
     """Samples `(frames, channels)` in float32, and their rate in Hz."""
     if not isinstance(path_or_bytes, bytes) and not Path(path_or_bytes).is_file():
+        if "://" in name:
+            raise AudioFileError(name, "it is an address, and recordings are read from files", "Download it first.")
         raise AudioFileError(name, "there is no such file", "Check the path.")
-    source = BytesIO(path_or_bytes) if isinstance(path_or_bytes, bytes) else str(path_or_bytes)
+    soundfile = _import("soundfile", "Decoding a file")
     try:
-        with soundfile.SoundFile(source) as file:
+        with soundfile.SoundFile(BytesIO(path_or_bytes) if isinstance(path_or_bytes, bytes) else name) as file:
             samples = file.read(dtype="float32", always_2d=True)
             promised, sampling_rate = file.frames, file.samplerate
     except soundfile.LibsndfileError as error:
@@ -166,24 +151,23 @@ def _decode(path_or_bytes: str | Path | bytes, name: str) -> tuple[Tensor, int]:
     return torch.from_numpy(samples), sampling_rate
 
 
-def _read_matched(path: str | Path, sampling_rate: int, num_samples: int | None) -> Tensor:
-    waveform = read_audio(path, sampling_rate)
-    return waveform if num_samples is None else match_length(waveform, num_samples)
-
-
-def _returning_errors(read: Callable[[str | Path], Tensor]) -> Callable[[str | Path], Tensor | AudioFileError]:
-    """The same function, but that one bad file does not end the reading of the others."""
-
-    def attempt(path: str | Path) -> Tensor | AudioFileError:
-        try:
-            return read(path)
-        except AudioFileError as error:
-            return error
-
-    return attempt
-
-
 @lru_cache(maxsize=16)
-def _resampler(from_rate: int, to_rate: int) -> Resample:
+def _resampler(from_rate: int, to_rate: int, device: torch.device) -> Any:
     """Computing the filter costs more than applying it to a few seconds."""
-    return Resample(from_rate, to_rate, **RESAMPLING)
+    transforms = _import("torchaudio.transforms", f"Resampling from {from_rate} Hz to {to_rate} Hz")
+    return transforms.Resample(from_rate, to_rate, **RESAMPLING).to(device)
+
+
+def _import(module: str, purpose: str) -> Any:
+    # By name: the loader of remote code refuses a file when anything that it imports, at any depth, is missing.
+    try:
+        return import_module(module)
+    except ImportError as error:
+        package = module.split(".")[0]
+        raise ImportError(
+            f"{purpose} needs {package}, which cannot be imported here ({error}). Install it with `pip install "
+            f"{package}`, or pass mono samples at the model's own rate, which need nothing. FFmpeg is not used."
+        ) from error
+
+
+__all__ = ["RESAMPLING", "AudioFileError", "match_length", "read_audio", "resample"]

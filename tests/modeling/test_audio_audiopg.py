@@ -1,4 +1,5 @@
 import math
+import sys
 
 import numpy as np
 import pytest
@@ -6,7 +7,7 @@ import soundfile
 import torch
 from scipy.signal import resample_poly
 
-from audiopg.data_scripts.audio_files import AudioFileError, match_length, read_audio, read_audio_files
+from audiopg.modeling.audio_audiopg import AudioFileError, match_length, read_audio, resample
 
 FORMATS = {".wav": "PCM_16", ".flac": "PCM_16", ".ogg": "VORBIS"}
 
@@ -116,26 +117,27 @@ def test_bytes_that_are_not_audio_are_refused():
         read_audio(b"nothing")
 
 
-def test_many_files_keep_their_order_and_length(tmp_path):
-    paths = [write(tmp_path / f"{index}.wav", np.full(1000, index / 100), subtype="FLOAT") for index in range(20)]
-    waveforms = read_audio_files(paths, num_samples=1500)
-    assert [round(float(waveform.mean()) * 100) for waveform in waveforms] == list(range(20))
-    assert {len(waveform) for waveform in waveforms} == {1500}
-
-
-def test_every_unusable_file_is_listed_at_once(tmp_path):
-    good = write(tmp_path / "good.wav", tone(440.0, 16000))
-    bad = [corrupt(tmp_path, kind) for kind in REASONS]
-    with pytest.raises(AudioFileError, match=f"{len(bad)} of {len(bad) + 1} files") as raised:
-        read_audio_files([good, *bad])
-    assert all(str(path) in str(raised.value) for path in bad)
-    assert str(good) not in str(raised.value)
-
-
 def test_a_flac_that_does_not_say_how_long_it_is_is_named(tmp_path):
     path = write(tmp_path / "piped.flac", tone(440, 16000))
     content = bytearray(path.read_bytes())
     content[21:26] = bytes([content[21] & 0xF0, 0, 0, 0, 0])  # the number of samples in STREAMINFO: unknown
     path.write_bytes(content)
     with pytest.raises(AudioFileError, match=r"piped\.flac"):
+        read_audio(path)
+
+
+@pytest.mark.parametrize("address", ["https://example.org/a.wav", "hf://datasets/someone/sounds/a.wav"])
+def test_an_address_is_refused_with_the_remedy(address):
+    with pytest.raises(AudioFileError, match=r"a\.wav cannot be used: it is an address.*Download it first"):
+        read_audio(address)
+
+
+def test_a_missing_library_is_named_with_the_remedy(tmp_path, monkeypatch):
+    path = write(tmp_path / "clip.wav", tone(440.0, 16000))
+    monkeypatch.setitem(sys.modules, "torchaudio.transforms", None)
+    with pytest.raises(ImportError, match=r"Resampling from 7000 Hz to 16000 Hz needs torchaudio.*pip install"):
+        resample(torch.zeros(8000), 7000, 16000)
+    assert read_audio(path).shape == (16000,)  # the rate is right: nothing is resampled
+    monkeypatch.setitem(sys.modules, "soundfile", None)
+    with pytest.raises(ImportError, match=r"Decoding a file needs soundfile.*pip install soundfile"):
         read_audio(path)
