@@ -158,9 +158,23 @@ class AudioPGFeatureExtractor(SequenceFeatureExtractor):
         log_mel = log_mel_spectrogram(
             waveforms, sampling_rate=self.sampling_rate, num_mel_bins=self.num_mel_bins, window=self.window
         )
-        standardised = log_mel.sub_(self.mean).div_(2.0 * self.std)  # in place: memory traffic is half of the cost
         num_padding = -log_mel.shape[1] % self.patch_size
-        return torch.nn.functional.pad(standardised, (0, 0, 0, num_padding), value=self.padding_value)
+        return torch.nn.functional.pad(self.standardise(log_mel), (0, 0, 0, num_padding), value=self.padding_value)
+
+    def standardise(self, log_mel: Tensor) -> Tensor:
+        """Standardise raw log-mel energies of any shape, in place: memory traffic is half of the cost.
+
+        Args:
+            log_mel: As from `log_mel_spectrogram`; overwritten.
+
+        Returns:
+            The same tensor.
+
+        Example:
+            >>> AudioPGFeatureExtractor(mean=1.0, std=2.0).standardise(torch.tensor([1.0, 5.0]))
+            tensor([0., 1.])
+        """
+        return log_mel.sub_(self.mean).div_(2.0 * self.std)
 
     def to_dict(self) -> dict[str, Any]:
         """The arguments that make an equal extractor, as they are saved in `preprocessor_config.json`."""
