@@ -53,6 +53,8 @@ setup(
         "safetensors>=0.6",
         "numpy>=1.26",
         "PyYAML>=6",
+        "jsonargparse>=4.53",
+        "docstring-parser>=0.16",
         "soundfile>=0.13",
         "scikit-learn>=1.5",
         "matplotlib>=3.9",

@@ -1,13 +1,16 @@
-"""The recipe of a pre-training run: which model learns what from which clips. What a preset's ranges and a model's
-fields are called, take and mean is said once, by their owners."""
+"""The recipe of a pre-training run: which model learns what from which clips.
+
+What a model's fields and a preset's ranges are called, take and mean is said once, by their owners.
+"""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, make_dataclass
+from dataclasses import dataclass, field, make_dataclass
 from typing import TYPE_CHECKING, Any
 
 from audiopg.data_scripts.synthesis import PRESETS, Choice, Preset, get_preset
 from audiopg.modeling.configuration_audiopg import AudioPGConfig
 from audiopg.training.engine.recipe import RunRecipe
+from audiopg.training.runs.recipes import given
 
 OBJECTIVES = ("masked_audio", "factor_heads")
 
@@ -40,21 +43,11 @@ def _synthesis_settings() -> type:
 
 
 if TYPE_CHECKING:
-    ModelSettings = SynthesisSettings = Any
+    ModelSettings = Any
+    SynthesisSettings = Any
 else:
     ModelSettings = _optional_fields("ModelSettings", AudioPGConfig.__annotations__, AudioPGConfig.__doc__)
     SynthesisSettings = _synthesis_settings()
-
-
-def given(settings: Any) -> dict[str, Any]:
-    """What a section of a recipe sets, for the function whose arguments it overrides.
-
-    Example:
-        >>> given(SynthesisSettings(duration=2.56))
-        {'duration': 2.56}
-    """
-    values = {f.name: getattr(settings, f.name) for f in fields(settings)}
-    return {name: value for name, value in values.items() if value is not None}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -176,6 +169,6 @@ class PretrainingRecipe(RunRecipe):
         return AudioPGConfig.of_size(self.size, **given(self.model))
 
     @property
-    def clips(self) -> Preset | RecordingsRecipe:
-        """Where clips come from; either way it knows their `duration`, `sampling_rate` and `num_samples`."""
-        return self.recordings or get_preset(self.preset, **given(self.synthesis))
+    def clips(self) -> Preset:
+        """What clips are drawn from, where a preset is."""
+        return get_preset(self.preset, **given(self.synthesis))

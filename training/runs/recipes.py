@@ -1,17 +1,22 @@
 """Recipes: YAML files that become dataclasses, any field of which can be overridden on the command line.
 
 Unknown fields, wrong types and impossible values are refused before anything runs, with the nearest name that exists.
+A field whose type is another dataclass is a section: a mapping in YAML, a dot on the command line.
 """
 
 import argparse
+import copy
 import difflib
 import re
-import types
+import typing
 from collections.abc import Sequence
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import MISSING, Field, fields, is_dataclass
+from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, TypeVar
 
+import docstring_parser
+import jsonargparse
 import yaml
 
 Recipe = TypeVar("Recipe")
@@ -20,7 +25,13 @@ RECIPES = Path(__file__).parents[1] / "recipes"
 
 
 class _Loader(yaml.SafeLoader):
-    """The safe loader, which also reads 1e-4 as a number: YAML 1.1 takes it for text."""
+    """The safe loader, which also reads 1e-4 as a number (YAML 1.1: text), and lets no key be given twice."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        names = [key.value for key, _ in node.value]
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise yaml.constructor.ConstructorError(None, None, f"{twice[0]!r} is given twice", node.start_mark)
+        return super().construct_mapping(node, deep)
 
 
 _Loader.add_implicit_resolver(
@@ -28,161 +39,78 @@ _Loader.add_implicit_resolver(
 )
 
 
-@dataclass(frozen=True)
-class PretrainingRecipe:
-    """Everything that defines a pre-training run. Two runs of one recipe see the same clips in the same order.
+def _read_yaml(text: str, where: str) -> Any:
+    try:
+        return yaml.load(text, Loader=_Loader)  # a subclass of the safe loader
+    except yaml.YAMLError as error:
+        raise ValueError(f"{where}: {text!r} is not a value that YAML can read; quote it.\n{error}") from error
 
-    Args:
-        name: Names the run's folder and the model.
-        description: One sentence: what it reproduces or is for.
-        size: Size of the model: tiny, small or base.
-        model: Overrides of `AudioPGConfig`.
-        num_clips: How many clips are seen, each once; rounded up to whole batches. Of recordings, each is seen once
-            per pass over the folder.
-        preset: Preset of the synthesizer; empty where recordings are read instead.
-        synthesis: Overrides of the preset's ranges, `duration` and `sampling_rate` included.
-        recordings: Fields of `RecordingsRecipe`, to train on real audio instead of a preset.
-        init_from: An AudioPG folder whose weights and standardisation the run starts from; None starts from scratch.
-        seed: Seed of the clips, the masks and the initial weights.
-        batch_size: Clips per step over all processes.
-        micro_batch_size: Clips that one process takes at a time, the gradient being accumulated; None takes its whole
-            share. It changes memory and speed alone.
-        max_minutes: The run ends after this wall-clock time if it has not seen `num_clips` by then.
-        learning_rate: Peak of the schedule.
-        schedule: `constant` or `cosine` (to zero), both after the warm-up.
-        warmup_fraction: Share of the steps in which the learning rate rises from zero.
-        weight_decay: AdamW's, on matrices alone.
-        betas: AdamW's.
-        max_grad_norm: Gradients are clipped to this norm.
-        statistics_clips: How many of the run's first clips the standardisation is measured on.
-        log_every: Steps from one logged loss to the next.
-        checkpoint_every: Steps from one checkpoint to the next.
-        keep_checkpoints: How many of the newest checkpoints stay.
-        milestones: Steps with a checkpoint that stays for ever, to study how the weights came about.
-        compile: Whether to compile the model, whose shapes never change: minutes at the start, less time per step.
+
+def _section(annotation: Any) -> type | None:
+    """The dataclass that a field holds, always or where it is not None."""
+    return next((kind for kind in (annotation, *typing.get_args(annotation)) if is_dataclass(kind)), None)  # type: ignore[return-value]
+
+
+def _default(known: Field) -> Any:
+    return known.default if known.default_factory is MISSING else known.default_factory()
+
+
+@cache
+def _parser_of(kind: type) -> jsonargparse.ArgumentParser:
+    """A parser that knows, checks and describes the fields of `kind` and of its sections.
+
+    It gets one argument for each plain value, and never a class: nothing that a recipe says can import one.
     """
-
-    name: str
-    description: str
-    size: str
-    num_clips: int
-    preset: str = ""
-    model: dict[str, Any] = field(default_factory=dict)
-    synthesis: dict[str, Any] = field(default_factory=dict)
-    recordings: dict[str, Any] = field(default_factory=dict)
-    init_from: str | None = None
-    seed: int = 0
-    batch_size: int = 64
-    micro_batch_size: int | None = None
-    max_minutes: float | None = None
-    learning_rate: float = 1e-4
-    schedule: str = "constant"
-    warmup_fraction: float = 0.0
-    weight_decay: float = 0.05
-    betas: list[float] = field(default_factory=lambda: [0.9, 0.95])
-    max_grad_norm: float = 1.0
-    statistics_clips: int = 512
-    log_every: int = 10
-    checkpoint_every: int = 500
-    keep_checkpoints: int = 2
-    milestones: list[int] = field(default_factory=list)
-    compile: bool = False
-
-    def __post_init__(self) -> None:
-        """Refuse what cannot be run."""
-        if bool(self.preset) == bool(self.recordings):
-            raise ValueError(
-                "A recipe has either a preset, to synthesize clips, or recordings, to read them, got "
-                f"preset {self.preset!r} and recordings {self.recordings}; set one and empty the other."
-            )
-        for name in (
-            "num_clips",
-            "batch_size",
-            "statistics_clips",
-            "log_every",
-            "checkpoint_every",
-            "keep_checkpoints",
-        ):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is 1 or more, got {getattr(self, name)}.")
-        if self.micro_batch_size is not None and self.micro_batch_size < 1:
-            raise ValueError(f"micro_batch_size is 1 or more, got {self.micro_batch_size}.")
-        if self.micro_batch_size is not None and self.batch_size % self.micro_batch_size:
-            raise ValueError(
-                f"micro_batch_size divides batch_size, {self.batch_size}, got {self.micro_batch_size}; parts of a "
-                "step must be equal for their mean to be that of the step."
-            )
-        if any(step < 1 for step in self.milestones):
-            raise ValueError(f"milestones are steps, 1 or more, got {self.milestones}.")
-        for name in ("learning_rate", "max_grad_norm", "max_minutes"):
-            if getattr(self, name) is not None and not getattr(self, name) > 0:
-                raise ValueError(f"{name} is above 0, got {getattr(self, name)}.")
-        if self.schedule not in ("constant", "cosine"):
-            raise ValueError(f"schedule is constant or cosine, got {self.schedule!r}.")
-        if not 0 <= self.warmup_fraction < 1:
-            raise ValueError(f"warmup_fraction is at least 0 and below 1, got {self.warmup_fraction}.")
-        if self.weight_decay < 0:
-            raise ValueError(f"weight_decay is 0 or more, got {self.weight_decay}.")
-        if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
-            raise ValueError(f"betas are two numbers at least 0 and below 1, got {self.betas}.")
-
-    @property
-    def num_steps(self) -> int:
-        """Optimizer steps of the whole run."""
-        return -(-self.num_clips // self.batch_size)
+    parser = jsonargparse.ArgumentParser(usage=argparse.SUPPRESS, add_help=False, exit_on_error=False)
+    _add_fields(parser, kind, "", "Fields of the recipe, any of which can be overridden")
+    return parser
 
 
-@dataclass(frozen=True)
-class RecordingsRecipe:
-    """Which recordings a run is trained on, and how clips are cut from them.
+def _add_fields(parser: jsonargparse.ArgumentParser, kind: Any, prefix: str, title: str) -> None:
+    group = parser.add_argument_group(title)
+    parameters = [p for base in kind.__mro__ for p in docstring_parser.parse(base.__doc__ or "").params]
+    meanings = {p.arg_name: (p.description or "").replace("%", "%%") for p in parameters}
+    annotations = typing.get_type_hints(kind)
+    for known in fields(kind):
+        name, annotation = f"{prefix}{known.name}", annotations[known.name]
+        if section := _section(annotation):
+            _add_fields(parser, section, f"{name}.", meanings[known.name].rstrip("."))
+            continue
+        default = _default(known)
+        action = group.add_argument(
+            f"--{name}",
+            type=dict if typing.get_origin(annotation) is dict else annotation,  # a dict of Any would import classes
+            default=argparse.SUPPRESS if default is MISSING else default,
+            help=meanings[known.name],
+        )
+        action.option_strings = [f"--{name}"]  # without the variant that appends to a list
 
-    Args:
-        folder: A folder that is searched for audio files, or a data set that `datasets` saved to disk, with a column
-            `audio`. With a `split`, whatever `datasets.load_dataset` takes, on the Hub or on disk: it is streamed.
-        split: Of a data set that is streamed, such as `train`; it too has a column `audio`.
-        duration: Length of a clip in s; longer recordings are cropped at random, shorter ones repeated.
-        sampling_rate: In Hz; everything is resampled to it.
-        max_unreadable: So many files that cannot be read are skipped and named; one more ends the run.
+
+def recipe_parser(description: str | None, kind: type) -> argparse.ArgumentParser:
+    """The command line of a script with a recipe: its help ends with every field of `kind`.
+
+    Words that it does not know are for `parse_overrides`.
     """
-
-    folder: str
-    split: str | None = None
-    duration: float = 10.24
-    sampling_rate: int = 16000
-    max_unreadable: int = 10
-
-    def __post_init__(self) -> None:
-        """Refuse what cannot be cut."""
-        if not 0.025 <= self.duration <= 3600:
-            raise ValueError(f"recordings.duration lies between 0.025 and 3600 s, got {self.duration}.")
-        if self.sampling_rate < 1000:
-            raise ValueError(f"recordings.sampling_rate is 1000 Hz at least, got {self.sampling_rate}.")
-        if self.max_unreadable < 0:
-            raise ValueError(f"recordings.max_unreadable is 0 or more, got {self.max_unreadable}.")
-
-    @property
-    def num_samples(self) -> int:
-        """Length of a clip in samples."""
-        return round(self.duration * self.sampling_rate)
+    return argparse.ArgumentParser(
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog=_parser_of(kind).format_help(),
+        allow_abbrev=False,
+    )
 
 
-def _checked(name: str, value: Any, annotation: Any) -> Any:
+def _checked(kind: Any, name: str, value: Any, annotation: Any, path: str) -> Any:
     """`value` as the annotated type; whole numbers pass as floats, nothing else is converted."""
-    if annotation is Any:
-        return value
-    origin, inner = get_origin(annotation), get_args(annotation)
-    if origin in (Union, types.UnionType):
-        if value is None and type(None) in inner:
-            return None
-        return _checked(name, value, next(kind for kind in inner if kind is not type(None)))
-    if origin is list and isinstance(value, list):
-        return [_checked(f"{name}[{i}]", item, inner[0]) for i, item in enumerate(value)]
-    if annotation is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    expected = origin or annotation
-    if not isinstance(value, expected) or (isinstance(value, bool) and expected is not bool):
-        raise ValueError(f"{name} is of type {expected.__name__}, got {value!r}.")
-    return value
+    ours = copy.deepcopy(value)  # the parser converts lists where they are
+    try:
+        read = _parser_of(kind).parse_object({name: ours}, env=False, defaults=False)[name]
+        fits = read == value and (value is not None or type(None) in typing.get_args(annotation))
+    except jsonargparse.ArgumentError:
+        fits = False
+    if not fits:
+        expected = annotation.__name__ if isinstance(annotation, type) else annotation
+        raise ValueError(f"{path} is of type {expected}, got {value!r}.")
+    return read
 
 
 def build_recipe(kind: type[Recipe], values: dict[str, Any]) -> Recipe:
@@ -190,7 +118,7 @@ def build_recipe(kind: type[Recipe], values: dict[str, Any]) -> Recipe:
 
     Args:
         kind: The recipe's dataclass.
-        values: Its fields.
+        values: Its fields, sections as mappings; an empty section, `{}` or None, is as good as none.
 
     Returns:
         The recipe.
@@ -200,24 +128,69 @@ def build_recipe(kind: type[Recipe], values: dict[str, Any]) -> Recipe:
             value.
 
     Example:
-        >>> build_recipe(PretrainingRecipe, {"naem": "x"})
+        >>> from dataclasses import dataclass
+        >>> @dataclass
+        ... class Tea:
+        ...     minutes: float
+        >>> build_recipe(Tea, {"minutes": 3})
+        Tea(minutes=3.0)
+        >>> build_recipe(Tea, {"minuets": 3})
         Traceback (most recent call last):
         ...
-        ValueError: PretrainingRecipe has no field 'naem'; did you mean 'name'?
+        ValueError: Tea has no field 'minuets'; did you mean 'minutes'?
     """
-    known = {f.name: f for f in fields(kind)}  # type: ignore[arg-type]
+    return _build(kind, values, "")
+
+
+def _build(kind: Any, values: Any, prefix: str) -> Any:
+    owner = prefix[:-1] or kind.__name__
+    if not isinstance(values, dict):
+        raise ValueError(f"{owner} maps fields to values, got {values!r}.")
+    known, annotations = {f.name: f for f in fields(kind)}, typing.get_type_hints(kind)
     for name in values:
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
+            near = difflib.get_close_matches(str(name), known, n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"its fields are {', '.join(known)}."
-            raise ValueError(f"{kind.__name__} has no field {name!r}; {hint}")
-    missing = [
-        n for n, f in known.items() if n not in values and f.default is MISSING and f.default_factory is MISSING
-    ]
-    if missing:
-        raise ValueError(f"{kind.__name__} needs the fields {', '.join(missing)}; add them to the recipe.")
-    annotations = get_type_hints(kind)
-    return kind(**{name: _checked(name, value, annotations[name]) for name, value in values.items()})
+            raise ValueError(f"{owner} has no field {name!r}; {hint}")
+    if missing := [name for name in known if name not in values and _default(known[name]) is MISSING]:
+        raise ValueError(f"{owner} needs the fields {', '.join(missing)}; add them to the recipe.")
+    ready = {}
+    for name, value in values.items():
+        path, section = f"{prefix}{name}", _section(annotations[name])
+        if section is None:
+            ready[name] = _checked(kind, name, value, annotations[name], path)
+        elif value not in (None, {}):
+            ready[name] = _build(section, value, f"{path}.")
+    return kind(**ready)
+
+
+def given(section: Any) -> dict[str, Any]:
+    """What a section sets, by name: its fields that are not None."""
+    values = {f.name: getattr(section, f.name) for f in fields(section)}
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def plain(recipe: Any) -> dict[str, Any]:
+    """A recipe as the values that `build_recipe` makes it of: every field, and what each section sets."""
+    values = {f.name: getattr(recipe, f.name) for f in fields(recipe)}
+    return {name: given(value) if is_dataclass(value) else value for name, value in values.items()}
+
+
+def differences(recipe: Any) -> dict[str, Any]:
+    """What a recipe sets otherwise than its dataclass, sections as mappings; a new field with a default adds nothing.
+
+    Example:
+        >>> from dataclasses import dataclass
+        >>> @dataclass
+        ... class Tea:
+        ...     minutes: float
+        ...     sugar: int = 0
+        >>> differences(Tea(3.0))
+        {'minutes': 3.0}
+    """
+    values = {f.name: getattr(recipe, f.name) for f in fields(recipe)}
+    changed = {f.name: values[f.name] for f in fields(recipe) if values[f.name] != _default(f)}
+    return {name: differences(value) if is_dataclass(value) else value for name, value in changed.items()}
 
 
 def parse_overrides(arguments: Sequence[str]) -> dict[str, Any]:
@@ -243,15 +216,13 @@ def parse_overrides(arguments: Sequence[str]) -> dict[str, Any]:
         if not word.startswith("--") or ("=" not in word and not words):
             raise ValueError(f"Overrides are pairs such as `--num_clips 1000`, got {word!r}.")
         path, _, text = word[2:].partition("=")
-        text = text if "=" in word else words.pop(0)
-        try:
-            value = yaml.load(text, Loader=_Loader)  # a subclass of the safe loader
-        except yaml.YAMLError as error:
-            raise ValueError(f"--{path}: {text!r} is not a value that YAML can read; quote it.") from error
+        value = _read_yaml(text if "=" in word else words.pop(0), f"--{path}")
         *mappings, name = path.split(".")
         target = overrides
         for mapping in mappings:
             target = target.setdefault(mapping, {})
+            if not isinstance(target, dict):
+                raise ValueError(f"--{path}: {mapping} was set to {target!r} before; set it or its fields.")
         target[name] = value
     return overrides
 
@@ -269,7 +240,7 @@ def _read_values(path: Path) -> dict[str, Any]:
     if not path.is_file():
         names = ", ".join(sorted(p.stem for p in RECIPES.glob("*.yaml")))
         raise ValueError(f"A recipe is a YAML file or one of {names}; found nothing at {path}.")
-    values = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
+    values = _read_yaml(path.read_text(encoding="utf-8"), str(path))
     if not isinstance(values, dict):
         raise ValueError(f"{path}: a recipe maps fields to values, got {type(values).__name__}.")
     return values
@@ -291,10 +262,6 @@ def load_recipe(kind: type[Recipe], path: Path | str, overrides: dict[str, Any] 
 
     Raises:
         ValueError: if there is no such file, it is not a mapping, or as `build_recipe`.
-
-    Example:
-        >>> load_recipe(PretrainingRecipe, "base").num_clips
-        500000
     """
     path = Path(path) if Path(path).suffix else RECIPES / f"{path}.yaml"
     values = _read_values(path)
@@ -304,16 +271,3 @@ def load_recipe(kind: type[Recipe], path: Path | str, overrides: dict[str, Any] 
             raise ValueError(f"{path} extends a recipe that extends another; one step is allowed: repeat its fields.")
         values = _merged(parent, values)
     return build_recipe(kind, _merged(values, overrides or {}))
-
-
-def recipe_parser(description: str | None, default_output: str) -> argparse.ArgumentParser:
-    """The command line that scripts with a recipe share: recipe, `--output_dir`, then any field of the recipe."""
-    parser = argparse.ArgumentParser(
-        description=description,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="Any field of the recipe can be overridden: --num_clips 1000 --synthesis.f0 '[50, 4000]'",
-        allow_abbrev=False,
-    )
-    parser.add_argument("recipe", help="a YAML file, or the name of a recipe of the package, such as tiny")
-    parser.add_argument("--output_dir", type=Path, help=f"folder of the run; default {default_output}")
-    return parser
