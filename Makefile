@@ -33,7 +33,7 @@ types: $(VENV)/.installed  ## type check of a plain install: checkers cannot fol
 	MYPYPATH=$(VENV)/types $(BIN)/mypy
 
 reproduce: $(VENV)/.installed  ## every published row, with its command and what it costs
-	$(BIN)/python training/reproduce.py
+	$(BIN)/python training/pretrain.py --list
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -12,11 +12,34 @@ import sys
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
-from huggingface_hub import HfApi
-
 from audiopg.data_scripts.audiopg_synthetic import AudioPGSyntheticConfig
 from audiopg.data_scripts.synthesis import PRESETS
-from audiopg.training.publishing.dataset import _config, build_dataset
+from audiopg.training.publishing.dataset import build_dataset
+from audiopg.training.publishing.hub import upload
+from audiopg.training.runs.recipes import parse_overrides
+
+
+def _config(known: argparse.Namespace, rest: list[str]) -> AudioPGSyntheticConfig:
+    """The values of the command line.
+
+    Raises:
+        ValueError: for an option that does not exist or a value that cannot be.
+    """
+    overrides = parse_overrides(rest)
+    unknown = [name for name in overrides if name != "synthesis"]
+    if unknown or not isinstance(overrides.get("synthesis", {}), dict):
+        raise ValueError(
+            f"Ranges of the preset are overridden as --synthesis.f0 '[50, 4000]', got {' '.join(rest)}; see --help."
+        )
+    config = AudioPGSyntheticConfig(
+        name=known.preset,
+        num_clips=known.num_clips,
+        seed=known.seed,
+        synthesis=overrides.get("synthesis", {}),
+        clips_per_shard=known.clips_per_shard,
+    )
+    config.validated_preset()
+    return config
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -47,9 +70,7 @@ def main(arguments: list[str] | None = None) -> None:
         parser.exit(130, f"{parser.prog}: stopped; whole shards are kept, and the same command goes on.\n")
     sys.stderr.write(f"{known.folder}: {len(shards)} shards, clips.png, README.md\n")
     if known.push_to_hub:
-        api = HfApi()
-        api.create_repo(known.push_to_hub, repo_type="dataset", exist_ok=True)
-        api.upload_folder(repo_id=known.push_to_hub, folder_path=known.folder, repo_type="dataset")
+        upload(known.folder, known.push_to_hub, "dataset")
 
 
 if __name__ == "__main__":

@@ -8,9 +8,9 @@ Three kinds of file are read: the research code's `.pth` (weights under `model_s
 under `model`) and `.safetensors` whose weights start with `model_state_dict.`. Sizes come from the shapes of the
 weights; only the numbers of heads and of mel bands leave no trace there, and are options. A folder is read as a ViTMAE
 of transformers (`facebook/vit-mae-base` and its kin), a masked autoencoder of images: it goes on with grey pictures
-whose rows are frames. A weight without a name
-here, a missing one, or positions unlike ours end the conversion. A decoder of another kind (AudioMAE's can be made of
-Swin blocks) is left out with `--encoder_only`.
+whose rows are frames. A weight without a name here, a missing one, or positions unlike ours end the conversion. A
+decoder of another kind (AudioMAE's can be made of Swin blocks) is left out with `--encoder_only`. A card in the folder
+says where the weights come from and what they have seen.
 """
 
 import argparse
@@ -33,6 +33,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--decoder_num_attention_heads", type=int, default=16, help="decoder heads (default: 16)")
     parser.add_argument("--num_mel_bins", type=int, default=128, help="mel bands it was trained on (default: 128)")
     parser.add_argument("--encoder_only", action="store_true", help="leave out the decoder, of whatever kind it is")
+    parser.add_argument("--license", dest="license_name", help="of the weights, for the card (default: not known)")
     options = vars(parser.parse_args(arguments))
     model = convert(options.pop("input"), folder := options.pop("output"), **options)
     config = model.config

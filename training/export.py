@@ -1,6 +1,7 @@
-"""Turn a finished pre-training run into a folder that can go to the Hub as it is.
+"""Turn a finished run, pre-training or fine-tuning, into a folder that can go to the Hub as it is.
 
     python training/export.py runs/audiopg-tiny exported/audiopg-tiny [--results results.json] [--push_to_hub ORG/NAME]
+    python training/export.py runs/audiopg-tiny-ESC-10-fast exported/audiopg-esc10 [--license cc-by-4.0]
 
 The folder holds safetensors, the configuration with the full `auto_map`, the feature extractor, the modeling files and
 a model card. It loads with and without this package installed.
@@ -11,9 +12,8 @@ import json
 import sys
 from pathlib import Path
 
-from huggingface_hub import HfApi
-
-from audiopg.training.publishing.pretrained import export_run
+from audiopg.training.publishing.exporting import LICENSE, export_run
+from audiopg.training.publishing.hub import upload
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -24,18 +24,17 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("run_folder", type=Path)
     parser.add_argument("output", type=Path)
     parser.add_argument("--results", type=Path, help="JSON of what was measured, as training/demo.py writes it")
+    parser.add_argument("--license", default=LICENSE, help="of the weights; the recordings' licences may bind it")
     parser.add_argument("--push_to_hub", metavar="REPOSITORY", help="also upload the folder there")
     known = parser.parse_args(arguments)
     try:
         results = json.loads(known.results.read_text(encoding="utf-8")) if known.results else None
-        export_run(known.run_folder, known.output, results)
+        export_run(known.run_folder, known.output, results, known.license)
     except (OSError, ValueError) as error:
         parser.exit(2, f"{parser.prog}: {error}\n")
     sys.stderr.write(f"{known.output}: " + ", ".join(sorted(p.name for p in known.output.iterdir())) + "\n")
     if known.push_to_hub:
-        api = HfApi()
-        api.create_repo(known.push_to_hub, exist_ok=True)
-        api.upload_folder(repo_id=known.push_to_hub, folder_path=known.output)
+        upload(known.output, known.push_to_hub)
 
 
 if __name__ == "__main__":

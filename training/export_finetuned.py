@@ -1,4 +1,4 @@
-"""Turn a finished fine-tuning into a folder that can go to the Hub as it is.
+"""Turn a finished fine-tuning into a folder that can go to the Hub as it is: `training/export.py` does the same.
 
     python training/export_finetuned.py runs/audiopg-tiny-ESC-10-fast exported/audiopg-esc10 [--push_to_hub ORG/NAME]
 
@@ -7,12 +7,10 @@ run's `results.json`, which lies beside it.
 """
 
 import argparse
-import sys
 from pathlib import Path
 
-from huggingface_hub import HfApi
-
-from audiopg.training.publishing.finetuned import export_finetuned
+from audiopg.training.publishing.exporting import LICENSE, export_finetuned
+from audiopg.training.publishing.hub import upload
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -22,18 +20,15 @@ def main(arguments: list[str] | None = None) -> None:
     )
     parser.add_argument("run_folder", type=Path)
     parser.add_argument("output", type=Path)
-    parser.add_argument("--license", default="apache-2.0", help="of the weights; the recordings' licences may bind it")
+    parser.add_argument("--license", default=LICENSE, help="of the weights; the recordings' licences may bind it")
     parser.add_argument("--push_to_hub", metavar="REPOSITORY", help="also upload the folder there")
     known = parser.parse_args(arguments)
     try:
         export_finetuned(known.run_folder, known.output, known.license)
     except (OSError, ValueError) as error:
         parser.exit(2, f"{parser.prog}: {error}\n")
-    sys.stderr.write(f"{known.output}: " + ", ".join(sorted(p.name for p in known.output.iterdir())) + "\n")
     if known.push_to_hub:
-        api = HfApi()
-        api.create_repo(known.push_to_hub, exist_ok=True)
-        api.upload_folder(repo_id=known.push_to_hub, folder_path=known.output)
+        upload(known.output, known.push_to_hub)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,8 @@
 
     python training/readme.py            # rewrite the marked parts
     python training/readme.py --check    # fail if they are out of date
+
+What nobody measured is said to be "Not measured".
 """
 
 import argparse

@@ -23,7 +23,7 @@ from transformers import (
 from audiopg.modeling.configuration_audiopg import AudioPGConfig
 from audiopg.modeling.feature_extraction_audiopg import AudioPGFeatureExtractor
 from audiopg.modeling.modeling_audiopg import AudioPGForPreTraining
-from audiopg.training.publishing.pretrained import write_hub_folder
+from audiopg.training.publishing.hub import write_hub_folder
 
 RATE = 16000
 LABELS = ["low", "high"]

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from jinja2 import Environment
 
-from audiopg.model_cards import PRETRAINED_TEMPLATE
+from audiopg.model_cards import TEMPLATES
 
-ANALYSIS_TEMPLATE = PRETRAINED_TEMPLATE.with_name("analysis.html.jinja")
+ANALYSIS_TEMPLATE = TEMPLATES / "analysis.html.jinja"
 """Of a report; `write_report` fills it in."""
 
 

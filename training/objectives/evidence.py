@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from audiopg.modeling.feature_extraction_audiopg import REFERENCE_STATISTICS
+from audiopg.training.objectives.recipe import PretrainingRecipe
 
 _REAL = ("recordings", "source")
 _OF_A_RUN = ("preset", "synthesizer_version", "num_clips", "seed")
@@ -32,3 +33,23 @@ def saw_real_data(statistics: Mapping[str, Any]) -> bool | None:
     is_default = all(name in statistics and statistics[name] == value for name, value in default.items())
     was_measured = all(statistics.get(name) is not None for name in _OF_A_RUN)
     return False if was_measured and not is_default else None
+
+
+def run_saw_real_data(recipe: PretrainingRecipe, statistics: Mapping[str, Any]) -> bool | None:
+    """Whether anything real went into the weights of a run, those that it starts from included.
+
+    Args:
+        recipe: Of the run.
+        statistics: That it standardises with: those of the weights that it starts from, if there are any.
+
+    Returns:
+        As `saw_real_data`.
+
+    Example:
+        >>> from audiopg.training.runs.recipes import load_recipe
+        >>> run_saw_real_data(load_recipe(PretrainingRecipe, "base"), {})
+        False
+    """
+    if recipe.recordings:
+        return True
+    return False if recipe.init_from is None else saw_real_data(statistics)

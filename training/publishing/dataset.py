@@ -1,17 +1,8 @@
-"""Write synthesized clips as a data set for the Hub: Parquet shards, a card, a picture.
+"""Synthesized clips as a data set for the Hub: Parquet shards, a card, a picture. Killed, it goes on where it was."""
 
-    python training/build_dataset.py datasets/audiopg-10k --preset audiopg --num_clips 10000 [--num_proc 2]
-        [--synthesis.f0 "[50, 4000]"] [--push_to_hub ORG/NAME]
-
-Killed, or out of disk, it leaves whole shards alone: the same command goes on after them. `load_dataset(folder)` reads
-the result, and needs neither this package nor FFmpeg for it.
-"""
-
-import argparse
 import json
 import multiprocessing
 import os
-import shlex
 import threading
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -22,23 +13,19 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from huggingface_hub import DatasetCard, DatasetCardData
 from tqdm import tqdm
 
 from audiopg.data_scripts.audiopg_synthetic import AudioPGSyntheticConfig, describe_columns, features, rows
 from audiopg.data_scripts.clip_rows import columns
 from audiopg.data_scripts.synthesis import SYNTHESIZER_VERSION, Preset, draw
-from audiopg.model_cards import DATASET_TEMPLATE
 from audiopg.training.objectives.pictures import draw_clips
-from audiopg.training.runs.provenance import environment
-from audiopg.training.runs.recipes import parse_overrides
+from audiopg.training.publishing.cards import dataset_card
+from audiopg.training.runs.files import PARTIAL, write_atomically, written_aside
 
 ROWS_PER_GROUP = 128
 """What a reader of Parquet fetches at once, some 25 MB."""
 
 _SHOWN_CLIPS = 8
-_SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
-_LARGEST_SIZE = "1M<n<10M"
 
 
 def recipe_of(config: AudioPGSyntheticConfig) -> dict[str, Any]:
@@ -66,7 +53,7 @@ def claim_folder(folder: Path, recipe: dict[str, Any]) -> None:
         if list((folder / "data").glob("*.parquet")):
             raise ValueError(f"{folder} holds shards without a recipe.json; choose an empty folder.")
         folder.mkdir(parents=True, exist_ok=True)
-        _write_atomically(path, json.dumps(recipe, indent=2).encode())
+        write_atomically(path, json.dumps(recipe, indent=2))
         return
     theirs = json.loads(path.read_text(encoding="utf-8"))
     changed = [
@@ -77,22 +64,6 @@ def claim_folder(folder: Path, recipe: dict[str, Any]) -> None:
     if changed:
         listed = "\n  ".join(changed)
         raise ValueError(f"{folder} holds clips of another recipe; choose another folder, or delete it.\n  {listed}")
-
-
-def _partial(path: Path) -> Path:
-    return path.with_name(path.name + ".partial")
-
-
-def _finish(path: Path) -> None:
-    """Give a file that was written to the side its name, once it is on the disk."""
-    with _partial(path).open("rb") as file:
-        os.fsync(file.fileno())
-    os.replace(_partial(path), path)
-
-
-def _write_atomically(path: Path, content: bytes) -> None:
-    _partial(path).write_bytes(content)
-    _finish(path)
 
 
 def shard_path(folder: Path, number: int, num_shards: int) -> Path:
@@ -143,15 +114,10 @@ def write_shard(config: AudioPGSyntheticConfig, path: Path, first: int, end: int
     """
     preset = config.validated_preset()
     schema = features(preset).arrow_schema
-    try:
-        # No two clips are alike: a dictionary of their values would only cost time.
-        with _partial(path).open("wb") as file, pq.ParquetWriter(file, schema, use_dictionary=False) as writer:
-            for table in _batches(rows(preset, config.seed, first, end), schema):
-                writer.write_table(table)
-        _finish(path)
-    except BaseException:
-        _partial(path).unlink(missing_ok=True)
-        raise
+    # No two clips are alike: a dictionary of their values would only cost time.
+    with written_aside(path) as partial, pq.ParquetWriter(partial, schema, use_dictionary=False) as writer:
+        for table in _batches(rows(preset, config.seed, first, end), schema):
+            writer.write_table(table)
     return end - first
 
 
@@ -205,8 +171,8 @@ def write_shards(config: AudioPGSyntheticConfig, folder: Path, num_proc: int = 1
     ranges = config.shards()
     shards = [(shard_path(folder, number, len(ranges)), *clips) for number, clips in enumerate(ranges)]
     (folder / "data").mkdir(exist_ok=True)
-    for path, _, _ in shards:
-        _partial(path).unlink(missing_ok=True)
+    for left_over in (folder / "data").glob(f"*{PARTIAL}"):
+        left_over.unlink()
     missing = [(path, first, end) for path, first, end in shards if not is_whole(path, end - first)]
     done = config.num_clips - sum(end - first for _, first, end in missing)
     with tqdm(total=config.num_clips, initial=done, desc=folder.name, unit="clip", disable=None) as bar:
@@ -249,43 +215,6 @@ def column_statistics(shards: Sequence[Path], preset: Preset) -> dict[str, dict[
     return statistics
 
 
-def dataset_card(config: AudioPGSyntheticConfig, shards: Sequence[Path]) -> DatasetCard:
-    """The card of a data set that is written, with the metadata that lets `load_dataset` read the folder.
-
-    Args:
-        config: Which clips.
-        shards: Where they lie.
-
-    Returns:
-        The card; every number in it is read back from the shards or measured here.
-    """
-    preset = config.validated_preset()
-    card_data = DatasetCardData(
-        license="apache-2.0",
-        pretty_name=f"AudioPG synthetic, preset {preset.name}",
-        task_categories=["audio-classification"],
-        tags=["audio", "audiopg", "synthetic", "procedural-generation"],
-        size_categories=[next((name for end, name in _SIZES if config.num_clips < end), _LARGEST_SIZE)],
-        configs=[{"config_name": "default", "data_files": [{"split": "train", "path": "data/train-*.parquet"}]}],
-    )
-    options = {"preset": config.name, "num_clips": config.num_clips, "seed": config.seed}
-    options |= {"clips_per_shard": config.clips_per_shard}
-    options |= {f"synthesis.{name}": json.dumps(value) for name, value in config.synthesis.items()}
-    return DatasetCard.from_template(
-        card_data,
-        template_path=str(DATASET_TEMPLATE),
-        config=config,
-        preset=preset,
-        options=" ".join(f"--{name} {shlex.quote(str(value))}" for name, value in options.items()),
-        columns=describe_columns(preset),
-        statistics=column_statistics(shards, preset),
-        hours=config.num_clips * preset.duration / 3600,
-        gigabytes=sum(shard.stat().st_size for shard in shards) / 1e9,
-        num_shards=len(shards),
-        made_on=environment(),
-    )
-
-
 def build_dataset(config: AudioPGSyntheticConfig, folder: Path, num_proc: int = 1) -> list[Path]:
     """Write shards, card and picture.
 
@@ -301,30 +230,14 @@ def build_dataset(config: AudioPGSyntheticConfig, folder: Path, num_proc: int = 
         ValueError, OSError: as `write_shards`.
     """
     shards = write_shards(config, folder, num_proc)
-    shown = range(min(_SHOWN_CLIPS, config.num_clips))
-    draw_clips(draw(config.validated_preset(), config.seed, shown), folder / "clips.png")
-    dataset_card(config, shards).save(folder / "README.md")
-    return shards
-
-
-def _config(known: argparse.Namespace, rest: list[str]) -> AudioPGSyntheticConfig:
-    """The values of the command line.
-
-    Raises:
-        ValueError: for an option that does not exist or a value that cannot be.
-    """
-    overrides = parse_overrides(rest)
-    unknown = [name for name in overrides if name != "synthesis"]
-    if unknown or not isinstance(overrides.get("synthesis", {}), dict):
-        raise ValueError(
-            f"Ranges of the preset are overridden as --synthesis.f0 '[50, 4000]', got {' '.join(rest)}; see --help."
-        )
-    config = AudioPGSyntheticConfig(
-        name=known.preset,
-        num_clips=known.num_clips,
-        seed=known.seed,
-        synthesis=overrides.get("synthesis", {}),
-        clips_per_shard=known.clips_per_shard,
+    preset, shown = config.validated_preset(), range(min(_SHOWN_CLIPS, config.num_clips))
+    draw_clips(draw(preset, config.seed, shown), folder / "clips.png")
+    card = dataset_card(
+        recipe_of(config),
+        preset,
+        columns=describe_columns(preset),
+        statistics=column_statistics(shards, preset),
+        shards=shards,
     )
-    config.validated_preset()
-    return config
+    card.save(folder / "README.md")
+    return shards

@@ -21,14 +21,15 @@ from transformers import AutoFeatureExtractor, AutoModel, AutoModelForPreTrainin
 
 from audiopg.data_scripts.benchmarks import load_esc50
 from audiopg.data_scripts.probe_clips import FactorClips, factor_clips
-from audiopg.data_scripts.synthesis import draw, get_preset
+from audiopg.data_scripts.synthesis import draw
 from audiopg.training.engine.loop import read_metrics
 from audiopg.training.evaluation.probes import decode_factors, embed, format_results, probe_benchmark, random_encoder
 from audiopg.training.objectives.pictures import draw_clips, draw_loss, draw_reconstruction
+from audiopg.training.objectives.recipe import PretrainingRecipe
 from audiopg.training.objectives.sources import SyntheticSource, masking_noise
-from audiopg.training.publishing.pretrained import export_run
+from audiopg.training.publishing.exporting import export_run
 from audiopg.training.runs.provenance import environment
-from audiopg.training.runs.recipes import PretrainingRecipe, load_recipe, parse_overrides
+from audiopg.training.runs.recipes import load_recipe, parse_overrides
 
 HERE = Path(__file__).parents[1]
 NUM_TRAINING_CLIPS, NUM_TEST_CLIPS = 600, 300
@@ -58,7 +59,7 @@ def embed_elsewhere(folder: Path, clips: FactorClips) -> np.ndarray:
 
 def measure_factors(folder: Path, recipe: PretrainingRecipe) -> dict[str, dict[str, float]]:
     """R^2 of frequency, level and onset from frozen embeddings of the exported model and of a random encoder."""
-    preset = get_preset(recipe.preset, **recipe.synthesis)
+    preset = recipe.clips
     clips = factor_clips(preset, NUM_TRAINING_CLIPS + NUM_TEST_CLIPS)
     feature_extractor, waveforms = AutoFeatureExtractor.from_pretrained(folder), list(clips.waveforms)
     embeddings = {
@@ -75,7 +76,7 @@ def measure_factors(folder: Path, recipe: PretrainingRecipe) -> dict[str, dict[s
 
 def draw_pictures(run_folder: Path, exported: Path, recipe: PretrainingRecipe, folder: Path) -> list[Path]:
     """The three pictures: clips, reconstruction, loss."""
-    preset, indices = get_preset(recipe.preset, **recipe.synthesis), torch.arange(UNSEEN, UNSEEN + 4)
+    preset, indices = recipe.clips, torch.arange(UNSEEN, UNSEEN + 4)
     model = AutoModelForPreTraining.from_pretrained(exported)
     source = SyntheticSource(preset, recipe.seed, AutoFeatureExtractor.from_pretrained(exported))
     input_values = source(indices, "cpu")["input_values"]

@@ -1,17 +1,4 @@
-"""Turn a masked autoencoder's research checkpoint into a folder that `from_pretrained` loads.
-
-    python training/convert_checkpoint.py checkpoint_epoch_100.pth runs/converted
-    python training/convert_checkpoint.py audiomae.pth runs/audiomae --encoder_only
-    python training/convert_checkpoint.py vit-mae-base runs/imagenet
-
-Three kinds of file are read: the research code's `.pth` (weights under `model_state_dict`), AudioMAE's `.pth` (weights
-under `model`) and `.safetensors` whose weights start with `model_state_dict.`. Sizes come from the shapes of the
-weights; only the numbers of heads and of mel bands leave no trace there, and are options. A folder is read as a ViTMAE
-of transformers (`facebook/vit-mae-base` and its kin), a masked autoencoder of images: it goes on with grey pictures
-whose rows are frames. A weight without a name
-here, a missing one, or positions unlike ours end the conversion. A decoder of another kind (AudioMAE's can be made of
-Swin blocks) is left out with `--encoder_only`.
-"""
+"""Research checkpoints of masked autoencoders as AudioPG models: names, shapes and positions, each checked."""
 
 import argparse
 import json
@@ -28,8 +15,10 @@ from torch import Tensor
 
 from audiopg.modeling.configuration_audiopg import AudioPGConfig
 from audiopg.modeling.feature_extraction_audiopg import AudioPGFeatureExtractor
-from audiopg.modeling.modeling_audiopg import AudioPGForPreTraining, AudioPGModel, sincos_positions
-from audiopg.training.publishing.pretrained import write_hub_folder
+from audiopg.modeling.modeling_audiopg import AudioPGForPreTraining, AudioPGModel
+from audiopg.modeling.patches_audiopg import sincos_positions
+from audiopg.training.publishing.cards import converted_card
+from audiopg.training.publishing.hub import write_hub_folder
 
 logger = logging.getLogger(__name__)
 
@@ -71,7 +60,10 @@ RENAMES = ENCODER_RENAMES | DECODER_RENAMES
 AUDIOSET_STATISTICS: dict[str, Any] = {
     "mean": -4.2677393,
     "std": 4.5689974,
-    "statistics": {"source": "AudioSet, which is real audio: what the converted weights were trained with"},
+    "statistics": {
+        "source": "AudioSet, which is real audio: what the converted weights were trained with",
+        "saw_real_data": True,
+    },
 }
 """Standardisation that both code bases train with; our own models use statistics of synthesized clips instead."""
 
@@ -296,12 +288,15 @@ def _check_positions(name: str, stored: Tensor, columns: int) -> None:
         )
 
 
-def convert(source: Path, folder: Path, **options: Any) -> AudioPGForPreTraining | AudioPGModel:
-    """Convert a checkpoint and save it as a folder with its code.
+def convert(
+    source: Path, folder: Path, license_name: str | None = None, **options: Any
+) -> AudioPGForPreTraining | AudioPGModel:
+    """Convert a checkpoint and save it as a folder with its code and a card.
 
     Args:
         source: Checkpoint file, see `read_checkpoint`, or a folder, see `read_vitmae`.
         folder: Where to save; made if it does not exist.
+        license_name: Of the weights, as the Hub spells it; None is "not known".
         options: As for `convert_state_dict`.
 
     Returns:
@@ -315,7 +310,8 @@ def convert(source: Path, folder: Path, **options: Any) -> AudioPGForPreTraining
         settings, weights = _convert_vitmae(*read_vitmae(source), options)
         extractor = AudioPGFeatureExtractor()
         # No statistics of images apply to log-mel: the synthetic ones stand in, and say what the weights have seen.
-        extractor.statistics = {**extractor.statistics, "source": f"images: the weights are those of {source.name}"}
+        seen = {"source": f"images: the weights are those of {source.name}", "saw_real_data": True}
+        extractor.statistics = {**extractor.statistics, **seen}
     else:
         settings, weights = convert_state_dict(read_checkpoint(source), **options)
         extractor = AudioPGFeatureExtractor(**AUDIOSET_STATISTICS)
@@ -327,7 +323,9 @@ def convert(source: Path, folder: Path, **options: Any) -> AudioPGForPreTraining
         model = AudioPGModel(config)
         weights = {name.removeprefix("audiopg."): w for name, w in weights.items()}
     model.load_state_dict(weights, strict=True)
-    write_hub_folder(model, extractor, folder)
+    write_hub_folder(
+        model, extractor, folder, converted_card(folder.name, model, extractor, source.name, license_name)
+    )
     return model
 
 

@@ -3,7 +3,7 @@ import json
 import pytest
 
 from audiopg.modeling.feature_extraction_audiopg import REFERENCE_STATISTICS, AudioPGFeatureExtractor
-from audiopg.training.objectives.evidence import saw_real_data
+from audiopg.training.objectives.evidence import run_saw_real_data, saw_real_data
 from audiopg.training.objectives.statistics import measure_statistics
 
 OF_A_RUN = {"preset": "sine", "overrides": {}, "seed": 3, "num_clips": 8, "window": "hann"}
@@ -48,3 +48,19 @@ def test_an_extractor_of_unknown_origin_proves_nothing_before_and_after_saving(t
         saved = json.loads((tmp_path / "preprocessor_config.json").read_text())
         assert saw_real_data(extractor.statistics) is None
         assert saw_real_data(saved["statistics"]) is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "statistics", "expected"),
+    [
+        ({}, {}, False),  # whatever statistics say: all that it saw was synthesized
+        ({"init_from": "weights"}, {}, None),
+        ({"init_from": "weights"}, DEFAULT | {"kept_from": "weights"}, None),
+        ({"init_from": "weights"}, OF_A_RUN | {"kept_from": "weights"}, False),
+        ({"init_from": "weights"}, {"source": "AudioSet", "kept_from": "weights"}, True),
+        ({"preset": "", "synthesis": {}, "recordings": {"folder": "sounds"}}, {}, True),
+        ({"preset": "", "synthesis": {}, "recordings": {"folder": "x"}, "init_from": "weights"}, OF_A_RUN, True),
+    ],
+)
+def test_a_run_has_seen_its_recordings_and_what_its_first_weights_saw(toy_recipe, changes, statistics, expected):
+    assert run_saw_real_data(toy_recipe(**changes), statistics) is expected

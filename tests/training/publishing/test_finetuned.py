@@ -18,7 +18,8 @@ from audiopg.training.evaluation.protocols import FinetuningRecipe
 from audiopg.training.export_finetuned import main
 from audiopg.training.features.cache import FeatureCache, front_end_of
 from audiopg.training.finetuning.run import PRETRAINED, FinetuningRun
-from audiopg.training.publishing.finetuned import HUB_DATASETS, eval_results_yaml, export_finetuned
+from audiopg.training.publishing.cards import HUB_DATASETS, eval_results_yaml
+from audiopg.training.publishing.exporting import export_finetuned
 from audiopg.training.runs.recipes import build_recipe
 
 EXTRACTOR = AudioPGFeatureExtractor(mean=0.0, std=0.5)

@@ -17,7 +17,8 @@ from transformers import (
 import audiopg
 from audiopg.modeling.configuration_audiopg import AudioPGConfig
 from audiopg.training.export import main
-from audiopg.training.publishing.pretrained import export_run, write_hub_folder
+from audiopg.training.publishing.exporting import export_run
+from audiopg.training.publishing.hub import write_hub_folder
 
 WAVEFORM = np.random.default_rng(0).uniform(-0.5, 0.5, 16000).astype(np.float32)
 HEADS = {"AutoModel": AutoModel, "AutoModelForPreTraining": AutoModelForPreTraining}

@@ -11,7 +11,8 @@ from transformers import ViTMAEConfig, ViTMAEForPreTraining
 
 from audiopg.modeling.configuration_audiopg import AUTO_MAP, AudioPGConfig
 from audiopg.modeling.feature_extraction_audiopg import AudioPGFeatureExtractor
-from audiopg.modeling.modeling_audiopg import AudioPGForPreTraining, AudioPGModel, sincos_positions
+from audiopg.modeling.modeling_audiopg import AudioPGForPreTraining, AudioPGModel
+from audiopg.modeling.patches_audiopg import sincos_positions
 from audiopg.training.convert_checkpoint import main
 from audiopg.training.publishing.research_weights import (
     DECODER_RENAMES,

@@ -1,0 +1,274 @@
+"""The cards of what goes to the Hub. Every number in them comes from a recipe, a run's files or a measurement."""
+
+import json
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from huggingface_hub import (
+    CardData,
+    DatasetCard,
+    DatasetCardData,
+    EvalResult,
+    EvalResultEntry,
+    ModelCard,
+    ModelCardData,
+)
+from huggingface_hub import eval_result_entries_to_yaml as entries_to_plain
+from jinja2 import Environment, FileSystemLoader
+from transformers import PreTrainedModel
+
+from audiopg.data_scripts.synthesis import Preset
+from audiopg.model_cards import TEMPLATES
+from audiopg.modeling.feature_extraction_audiopg import AudioPGFeatureExtractor
+from audiopg.training.evaluation.results import PRETRAINED
+from audiopg.training.objectives.evidence import run_saw_real_data, saw_real_data
+from audiopg.training.objectives.recipe import PretrainingRecipe
+from audiopg.training.runs.provenance import environment
+from audiopg.training.runs.recipes import given
+
+HUB_DATASETS = {
+    "ESC-50": ("ashraq/esc50", "five_folds"),
+    "ESC-10": ("ashraq/esc50", "esc10_five_folds"),
+    "UrbanSound8K": ("danavery/urbansound8K", "ten_folds"),
+    "Speech Commands V2": ("google/speech_commands", "v0.02"),
+    "FSD50K": ("Fhrozen/FSD50k", "eval"),
+}
+"""Where complete benchmarks lie on the Hub, and what our protocol on them is called."""
+
+_METRICS = {"accuracy": "accuracy", "macro_average_precision": "mean average precision"}
+_SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
+_LARGEST_SIZE = "1M<n<10M"
+_ENVIRONMENT = Environment(loader=FileSystemLoader(TEMPLATES))
+
+
+def _text(template: str, card_data: CardData, values: Mapping[str, Any]) -> str:
+    return _ENVIRONMENT.get_template(f"{template}.md.jinja").render(card_data=card_data.to_yaml(), **values)
+
+
+def _encoder_card(
+    template: str,
+    name: str,
+    model: PreTrainedModel,
+    feature_extractor: AudioPGFeatureExtractor,
+    *,
+    saw: bool | None,
+    tags: list[str],
+    license_name: str | None,
+    eval_results: list[EvalResult] | None = None,
+    **values: Any,
+) -> ModelCard:
+    """The card of a masked autoencoder, or of its encoder alone."""
+    card_data = ModelCardData(
+        license=license_name,
+        library_name="transformers",
+        pipeline_tag="feature-extraction",
+        tags=[
+            *("audio", "audiopg", "masked-autoencoder", "self-supervised"),
+            *tags,
+            *(["no-real-data"] if saw is False else []),
+        ],
+        model_name=name,
+        eval_results=eval_results,
+    )
+    encoder = getattr(model, "audiopg", model)
+    values |= {"name": name, "config": model.config, "saw_real_data": saw, "license": license_name}
+    values |= {"extractor": feature_extractor, "statistics": feature_extractor.statistics}
+    values["parameters"] = {"encoder": millions_of_parameters(encoder), "total": millions_of_parameters(model)}
+    return ModelCard(_text(template, card_data, values))
+
+
+def millions_of_parameters(module: Any) -> float:
+    """Parameters in millions, one decimal."""
+    return round(sum(p.numel() for p in module.parameters()) / 1e6, 1)
+
+
+def pretrained_card(
+    recipe: PretrainingRecipe,
+    run: Mapping[str, Any],
+    model: PreTrainedModel,
+    feature_extractor: AudioPGFeatureExtractor,
+    results: Mapping[str, Any],
+    license_name: str,
+) -> ModelCard:
+    """The card of a pre-trained model.
+
+    Args:
+        recipe: Of the run.
+        run: `run.json`.
+        model: For its configuration and size.
+        feature_extractor: That goes with it, with the run's statistics.
+        results: What was measured of it; what is missing is said to be "not measured".
+        license_name: As the Hub spells it.
+
+    Returns:
+        The card, with its metadata.
+    """
+    return _encoder_card(
+        "pretrained",
+        recipe.name,
+        model,
+        feature_extractor,
+        saw=run_saw_real_data(recipe, feature_extractor.statistics),
+        tags=["synthetic-data"] if recipe.preset else [],
+        license_name=license_name,
+        eval_results=_probe_results(results),
+        recipe=recipe,
+        synthesis=given(recipe.synthesis),
+        run=run,
+        results=results,
+    )
+
+
+def converted_card(
+    name: str,
+    model: PreTrainedModel,
+    feature_extractor: AudioPGFeatureExtractor,
+    source: str,
+    license_name: str | None,
+) -> ModelCard:
+    """The card of research weights that were converted.
+
+    Args:
+        name: Of the model.
+        model: With its decoder or without.
+        feature_extractor: That goes with it; its statistics say what the weights were trained on.
+        source: The file or folder that held the weights.
+        license_name: Of the weights, as the Hub spells it; None is "not known".
+
+    Returns:
+        The card, with its metadata.
+    """
+    saw = saw_real_data(feature_extractor.statistics)
+    provenance = {"source": source, "environment": environment()}
+    return _encoder_card(
+        "converted", name, model, feature_extractor, saw=saw, tags=[], license_name=license_name, **provenance
+    )
+
+
+def _probe_results(results: Mapping[str, Any]) -> list[EvalResult] | None:
+    """What a benchmark measured on a frozen encoder, for the card's model-index."""
+    if not results.get("benchmark"):
+        return None
+    name = results["benchmark"]["benchmark"]
+    return [
+        EvalResult(
+            task_type="audio-classification",
+            dataset_type=name.lower(),
+            dataset_name=f"{name}, linear probe on frozen embeddings, mean of the official folds",
+            metric_type="accuracy",
+            metric_value=results["benchmark"]["results"]["pre-trained encoder"]["mean"],
+        )
+    ]
+
+
+def finetuned_card(
+    results: Mapping[str, Any], name: str, *, sampling_rate: int, ours: bool, license_name: str
+) -> ModelCard:
+    """The card of a fine-tuned model.
+
+    Args:
+        results: `results.json` of the run.
+        name: Of the model.
+        sampling_rate: That it takes, in Hz.
+        ours: Whether it is an AudioPG model, whose code travels with it.
+        license_name: As the Hub spells it.
+
+    Returns:
+        The card, with its metadata.
+    """
+    checkpoint, row = results["checkpoint"], results["results"][PRETRAINED]
+    hub_dataset = HUB_DATASETS.get(results["dataset"])
+    metric = _METRICS[results["metric"]]
+    card_data = ModelCardData(
+        license=license_name,
+        library_name="transformers",
+        pipeline_tag="audio-classification",
+        tags=["audio", "audio-classification", *(["audiopg"] if ours else [])],
+        datasets=[hub_dataset[0]] if hub_dataset else None,
+        base_model=checkpoint if "/" in checkpoint else None,
+        model_name=name,
+        eval_results=[
+            EvalResult(
+                task_type="audio-classification",
+                dataset_type=hub_dataset[0] if hub_dataset else slug(results["dataset"]),
+                dataset_name=results["dataset"],
+                dataset_config=hub_dataset[1] if hub_dataset else None,
+                dataset_split="test",
+                metric_type=metric.replace(" ", "_"),
+                metric_name=f"{metric}; {results['protocol']}",
+                metric_value=row["mean"],
+            )
+        ],
+    )
+    values = {"name": name, "results": results, "metric": metric, "cost": row, "ours": ours}
+    return ModelCard(_text("finetuned", card_data, values | {"sampling_rate": sampling_rate}))
+
+
+def eval_results_yaml(results: Mapping[str, Any]) -> str | None:
+    """The content of `.eval_results/NAME.yaml`, the Hub's newer form of `model-index`.
+
+    Args:
+        results: `results.json` of a fine-tuning.
+
+    Returns:
+        YAML; None for data that is no complete benchmark, whose scores belong on no leaderboard.
+    """
+    if results["dataset"] not in HUB_DATASETS:
+        return None
+    dataset_id, task_id = HUB_DATASETS[results["dataset"]]
+    value = results["results"][PRETRAINED]["mean"]
+    entry = EvalResultEntry(dataset_id=dataset_id, task_id=task_id, value=value, notes=results["protocol"])
+    return yaml.safe_dump(entries_to_plain([entry]), sort_keys=False)
+
+
+def slug(name: str) -> str:
+    """A data set's name as a file's.
+
+    Example:
+        >>> slug("part of ESC-50")
+        'part_of_esc_50'
+    """
+    return "".join(character if character.isalnum() else "_" for character in name.lower())
+
+
+def dataset_card(
+    recipe: Mapping[str, Any], preset: Preset, *, columns: str, statistics: Mapping[str, Any], shards: list[Path]
+) -> DatasetCard:
+    """The card of a data set that is written, with the metadata that lets `load_dataset` read the folder.
+
+    Args:
+        recipe: `recipe.json` of the data set.
+        preset: Whose clips.
+        columns: What they are, as a list in Markdown.
+        statistics: What they hold, read back from the shards.
+        shards: Where they lie.
+
+    Returns:
+        The card, with its metadata.
+    """
+    num_clips = recipe["num_clips"]
+    card_data = DatasetCardData(
+        license="apache-2.0",
+        pretty_name=f"AudioPG synthetic, preset {recipe['preset']}",
+        task_categories=["audio-classification"],
+        tags=["audio", "audiopg", "synthetic", "procedural-generation"],
+        size_categories=[next((name for end, name in _SIZES if num_clips < end), _LARGEST_SIZE)],
+        configs=[{"config_name": "default", "data_files": [{"split": "train", "path": "data/train-*.parquet"}]}],
+    )
+    options = {name: recipe[name] for name in ("preset", "num_clips", "seed", "clips_per_shard")}
+    options |= {f"synthesis.{name}": json.dumps(value) for name, value in recipe["synthesis"].items()}
+    values = {
+        "recipe": recipe,
+        "preset": preset,
+        "options": " ".join(f"--{name} {shlex.quote(str(value))}" for name, value in options.items()),
+        "columns": columns,
+        "statistics": statistics,
+        "hours": num_clips * preset.duration / 3600,
+        "gigabytes": sum(shard.stat().st_size for shard in shards) / 1e9,
+        "num_shards": len(shards),
+        "made_on": environment(),
+    }
+    return DatasetCard(_text("synthetic_dataset", card_data, values))

@@ -1,0 +1,76 @@
+"""From the folder of a finished run, pre-training or fine-tuning, to one that can go to the Hub as it is.
+
+The folder holds safetensors, the configuration with the full `auto_map`, the feature extractor, the modeling files and
+a card. It loads with and without this package installed.
+"""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoFeatureExtractor, AutoModelForAudioClassification
+
+from audiopg.training.objectives.pretraining import TrainedRun
+from audiopg.training.publishing.cards import eval_results_yaml, finetuned_card, pretrained_card, slug
+from audiopg.training.publishing.hub import is_ours, write_hub_folder
+from audiopg.training.runs.files import write_atomically
+
+LICENSE = "apache-2.0"
+"""Of the weights, unless another is given."""
+
+
+def export_run(
+    run_folder: Path, output: Path, results: dict[str, Any] | None = None, license_name: str = LICENSE
+) -> None:
+    """Export a finished run of either kind.
+
+    Args:
+        run_folder: As `training/pretrain.py` or `training/finetune.py` left it.
+        output: The folder to write; its name becomes that of a fine-tuned model, a pre-trained one has its recipe's.
+        results: What was measured of a pre-trained model, for its card; a fine-tuning has its own beside it.
+        license_name: Of the weights, as the Hub spells it.
+
+    Raises:
+        ValueError: if the run has not finished, or is no run at all; if the last checkpoint of a pre-training is not
+            what was written, or a fine-tuning trained no model on all clips.
+    """
+    if (run_folder / "rounds").is_dir():
+        export_finetuned(run_folder, output, license_name)
+    else:
+        export_pretrained(run_folder, output, results, license_name)
+
+
+def export_pretrained(
+    run_folder: Path, output: Path, results: dict[str, Any] | None = None, license_name: str = LICENSE
+) -> None:
+    """Export a finished pre-training, as `export_run`."""
+    run = TrainedRun.open(run_folder)
+    model, extractor = run.final_model(), run.feature_extractor()
+    card = pretrained_card(run.recipe, run.facts, model, extractor, results or {}, license_name)
+    write_hub_folder(model, extractor, output, card)
+
+
+def export_finetuned(run_folder: Path, output: Path, license_name: str = LICENSE) -> None:
+    """Export a finished fine-tuning, as `export_run`."""
+    for part in ("results.json", "model"):
+        if not (run_folder / part).exists():
+            raise ValueError(
+                f"{run_folder} holds no {part}; let training/finetune.py run to its end, without --no_final_model."
+            )
+    results = json.loads((run_folder / "results.json").read_text(encoding="utf-8"))
+    model = AutoModelForAudioClassification.from_pretrained(run_folder / "model")
+    feature_extractor = AutoFeatureExtractor.from_pretrained(run_folder / "model")
+    ours = is_ours(model)
+    if ours:  # its statistics are those of its pre-training, and certify these weights no longer
+        feature_extractor.statistics = {**feature_extractor.statistics, "saw_real_data": True}
+    rate = feature_extractor.sampling_rate
+    card = finetuned_card(results, output.name, sampling_rate=rate, ours=ours, license_name=license_name)
+    write_hub_folder(model, feature_extractor, output, card)
+    for part in ("results.json", "confusion.png", "confused.png"):
+        if (run_folder / part).exists():
+            shutil.copyfile(run_folder / part, output / part)
+    content = eval_results_yaml(results)
+    if content is not None:
+        (output / ".eval_results").mkdir(exist_ok=True)
+        write_atomically(output / ".eval_results" / f"{slug(results['dataset'])}.yaml", content)
