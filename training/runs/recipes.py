@@ -74,14 +74,14 @@ def _add_fields(parser: jsonargparse.ArgumentParser, kind: Any, prefix: str, tit
     for known in fields(kind):
         name, annotation = f"{prefix}{known.name}", annotations[known.name]
         if section := _section(annotation):
-            _add_fields(parser, section, f"{name}.", meanings[known.name].rstrip("."))
+            _add_fields(parser, section, f"{name}.", meanings.get(known.name, name).rstrip("."))
             continue
         default = _default(known)
         action = group.add_argument(
             f"--{name}",
             type=dict if typing.get_origin(annotation) is dict else annotation,  # a dict of Any would import classes
             default=argparse.SUPPRESS if default is MISSING else default,
-            help=meanings[known.name],
+            help=meanings.get(known.name, ""),
         )
         action.option_strings = [f"--{name}"]  # without the variant that appends to a list
 

@@ -1,17 +1,24 @@
-from dataclasses import asdict
+import importlib
+import pickle
+import sys
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import pytest
+import yaml
 
-from audiopg.data_scripts.synthesis import get_preset
+from audiopg.data_scripts.synthesis import PRESETS, get_preset
 from audiopg.modeling.configuration_audiopg import AudioPGConfig
+from audiopg.training.objectives.recipe import FactorsRecipe, PretrainingRecipe, RecordingsRecipe
 from audiopg.training.runs.recipes import (
     RECIPES,
-    PretrainingRecipe,
-    RecordingsRecipe,
     build_recipe,
+    differences,
+    given,
     load_recipe,
     parse_overrides,
+    plain,
+    recipe_parser,
 )
 
 COMPLETE = {"name": "x", "description": "d", "size": "tiny", "preset": "sine", "num_clips": 8}
@@ -19,12 +26,14 @@ COMPLETE = {"name": "x", "description": "d", "size": "tiny", "preset": "sine", "
 
 @pytest.mark.parametrize("path", sorted(RECIPES.glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_recipe_describes_a_model_and_clips_that_can_be_made(path: Path):
-    recipe = load_recipe(PretrainingRecipe, path)
-    AudioPGConfig.of_size(recipe.size, **recipe.model)
+    recipe, values = load_recipe(PretrainingRecipe, path), yaml.safe_load(path.read_text(encoding="utf-8"))
+    assert recipe.config.to_dict() == AudioPGConfig.of_size(recipe.size, **values.get("model", {})).to_dict()
     if recipe.recordings:
-        assert build_recipe(RecordingsRecipe, recipe.recordings).duration == 10.24
+        assert recipe.recordings.duration == 10.24
     else:
-        get_preset(recipe.preset, **recipe.synthesis)
+        parent = yaml.safe_load(path.with_name(f"{values.get('extends', path.stem)}.yaml").read_text(encoding="utf-8"))
+        overrides = {**parent.get("synthesis", {}), **values.get("synthesis", {})}
+        assert recipe.clips == get_preset(recipe.preset, **overrides)
     assert recipe.description
 
 
@@ -54,7 +63,7 @@ ROWS = {
 
 @pytest.mark.parametrize("row", ROWS)
 def test_a_row_differs_from_base_in_what_it_is_named_for_alone(row):
-    base, recipe = (asdict(load_recipe(PretrainingRecipe, name)) for name in ("base", row))
+    base, recipe = (plain(load_recipe(PretrainingRecipe, name)) for name in ("base", row))
     changed = {name: value for name, value in recipe.items() if value != base[name]}
     assert changed == {"name": changed["name"], "description": changed["description"], **ROWS[row]}
 
@@ -64,7 +73,7 @@ def test_a_recipe_extends_another_of_its_folder(tmp_path):
     (tmp_path / "child.yaml").write_text("{extends: parent, name: c, synthesis: {f0: [60, 70]}}")
     (tmp_path / "grandchild.yaml").write_text("{extends: child}")
     recipe = load_recipe(PretrainingRecipe, tmp_path / "child.yaml", {"synthesis": {"duration": 1.0}})
-    assert (recipe.name, recipe.num_clips, recipe.synthesis) == ("c", 8, {"f0": [60, 70], "duration": 1.0})
+    assert (recipe.name, recipe.num_clips, given(recipe.synthesis)) == ("c", 8, {"f0": [60, 70], "duration": 1.0})
     with pytest.raises(ValueError, match="one step is allowed"):
         load_recipe(PretrainingRecipe, tmp_path / "grandchild.yaml")
 
@@ -82,15 +91,15 @@ def test_base_is_the_published_recipe():
     assert (recipe.num_clips, recipe.batch_size, recipe.learning_rate) == (500_000, 64, 1e-4)
     assert (recipe.schedule, recipe.weight_decay, recipe.betas) == ("constant", 0.05, [0.9, 0.95])
     assert recipe.preset == "reference"
-    assert not recipe.synthesis
-    assert not recipe.model
+    assert not given(recipe.synthesis)
+    assert not given(recipe.model)
 
 
 def test_overrides_replace_fields_and_extend_mappings():
     overrides = parse_overrides(["--learning_rate", "1e-3", "--synthesis.f0=[60, 70]", "--num_clips", "640"])
     recipe = load_recipe(PretrainingRecipe, "tiny", overrides)
     assert recipe.learning_rate == 1e-3
-    assert recipe.synthesis == {"duration": 2.56, "f0": [60, 70]}
+    assert given(recipe.synthesis) == {"duration": 2.56, "f0": [60, 70]}
     assert recipe.num_steps == 640 // recipe.batch_size
 
 
@@ -107,10 +116,10 @@ def test_a_started_batch_counts_as_a_step():
         ({"num_clips": True}, "num_clips is of type int"),
         ({"num_clips": 0}, "num_clips is 1 or more"),
         ({"learning_rate": 0.0}, "learning_rate is above 0"),
-        ({"schedule": "linear"}, "schedule is constant or cosine"),
+        ({"schedule": "linear"}, "schedule is one of constant, cosine, got 'linear'"),
         ({"warmup_fraction": 1.0}, "warmup_fraction"),
         ({"betas": [0.9]}, "betas are two numbers"),
-        ({"betas": [0.9, "b"]}, r"betas\[1\] is of type float"),
+        ({"betas": [0.9, "b"]}, r"betas is of type list\[float\], got \[0.9, 'b'\]"),
         ({"weight_decay": -1.0}, "weight_decay is 0 or more"),
         ({"preset": ""}, "either a preset, to synthesize clips, or recordings"),
         ({"recordings": {"folder": "x"}}, "either a preset, to synthesize clips, or recordings"),
@@ -118,6 +127,35 @@ def test_a_started_batch_counts_as_a_step():
         ({"batch_size": 8, "micro_batch_size": 3}, "micro_batch_size divides batch_size, 8, got 3"),
         ({"milestones": [0]}, "milestones are steps, 1 or more"),
         ({"max_minutes": 0.0}, "max_minutes is above 0"),
+        ({"learning_rate": float("nan")}, "learning_rate is of type float, got nan"),
+        ({"name": None}, "name is of type str, got None"),
+        ({"num_clips": 8.0}, "num_clips is of type int, got 8.0"),
+        ({"num_clips": "8"}, "num_clips is of type int, got '8'"),
+        ({"milestones": ["8"]}, r"milestones is of type list\[int\], got \['8'\]"),
+        ({"compile": 1}, "compile is of type bool, got 1"),
+        ({"precision": "fp16"}, "precision is one of auto, no, bf16, got 'fp16'"),
+        ({"objective": "masked_images"}, "objective is one of masked_audio, factor_heads, got 'masked_images'"),
+        ({"size": "huge"}, "`size` must be one of"),
+        ({"preset": "piano"}, "Presets are reference"),
+        ({"model": {"mask_ration": 0.5}}, "model has no field 'mask_ration'; did you mean 'mask_ratio'"),
+        ({"model": {"mask_ratio": "half"}}, "model.mask_ratio is of type"),
+        ({"model": {"mask_ratio": 1.5}}, "`mask_ratio` must be at least 0 and below 1"),
+        ({"model": {"drop_path_rate": 0.1}}, "drop_path_rate is 0 in pre-training, got 0.1"),
+        ({"model": "small.yaml"}, "model maps fields to values, got 'small.yaml'"),
+        ({"synthesis": {"f00": 440}}, "synthesis has no field 'f00'; did you mean 'f0'"),
+        ({"synthesis": {"f0": True}}, "synthesis.f0 is of type .*, got True"),
+        ({"synthesis": {"f0": [4000, 50]}}, "swap the two"),
+        ({"synthesis": {"mode": ["piano"]}}, "mode: values are"),
+        ({"factors": {"factors_weight": -1.0}}, "0 or more and not both 0, got 1.0 and -1.0"),
+        ({"factors": {"reconstruction_weight": 0, "factors_weight": 0}}, "not both 0, got 0.0 and 0.0"),
+        ({"preset": "", "recordings": {"folder": 1}}, "recordings.folder is of type str, got 1"),
+        ({"preset": "", "recordings": {"rate": 8000}}, "recordings has no field 'rate'"),
+        ({"preset": "", "recordings": {"split": "train"}}, "recordings needs the fields folder;"),
+        (
+            {"preset": "", "recordings": {"folder": "x"}, "objective": "factor_heads"},
+            "names what the synthesizer drew, and nobody drew recordings",
+        ),
+        ({3: 4}, "no field 3; its fields are name"),
     ],
 )
 def test_a_wrong_field_is_refused_by_name(values, message):
@@ -141,7 +179,166 @@ def test_a_recipe_file_must_be_a_mapping(tmp_path):
         load_recipe(PretrainingRecipe, tmp_path / "r.yaml")
 
 
-@pytest.mark.parametrize("words", [["tiny"], ["--num_clips"], ["--a", "[1"]])
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{name: a, num_clips: 8, num_clips: 9}", "'num_clips' is given twice"),
+        ("synthesis: {f0: 1, f0: 2}", "'f0' is given twice"),
+        ("name: [1", "not a value that YAML can read"),
+        ("name: !!python/object/apply:os.getcwd []", "could not determine a constructor"),
+    ],
+)
+def test_a_recipe_file_that_says_two_things_or_none_is_refused(tmp_path, text, message):
+    (tmp_path / "r.yaml").write_text(text)
+    with pytest.raises(ValueError, match=message):
+        load_recipe(PretrainingRecipe, tmp_path / "r.yaml")
+
+
+OLD_RECIPE = """
+name: audiopg-tiny
+description: A model that pre-trains on a laptop's CPU in minutes.
+size: tiny
+num_clips: 320
+preset: reference
+model: {}
+synthesis:
+  duration: 2.56
+recordings: {}
+init_from: null
+seed: 0
+batch_size: 16
+micro_batch_size: null
+max_minutes: null
+learning_rate: 0.001
+schedule: cosine
+warmup_fraction: 0.1
+weight_decay: 0.05
+betas:
+- 0.9
+- 0.95
+max_grad_norm: 1.0
+statistics_clips: 512
+log_every: 1
+checkpoint_every: 250
+keep_checkpoints: 2
+milestones: []
+compile: false
+"""
+"""What was written into a run's folder before recipes had sections."""
+
+
+def test_the_recipe_of_an_old_run_is_read_and_written_with_the_same_values(tmp_path):
+    (tmp_path / "recipe.yaml").write_text(OLD_RECIPE)
+    recipe, old = load_recipe(PretrainingRecipe, tmp_path / "recipe.yaml"), yaml.safe_load(OLD_RECIPE)
+    assert recipe.recordings is None
+    new = {"precision": "auto", "objective": "masked_audio", "recordings": None}
+    weights = {"factors": {"reconstruction_weight": 1.0, "factors_weight": 1.0}}
+    assert yaml.safe_load(yaml.safe_dump(plain(recipe))) == old | new | weights
+
+
+@pytest.mark.parametrize("path", sorted(RECIPES.glob("*.yaml")), ids=lambda path: path.stem)
+def test_a_recipe_survives_being_written_and_handed_to_another_process(path: Path):
+    recipe = load_recipe(PretrainingRecipe, path)
+    assert build_recipe(PretrainingRecipe, yaml.safe_load(yaml.safe_dump(plain(recipe)))) == recipe
+    assert build_recipe(PretrainingRecipe, yaml.safe_load(yaml.safe_dump(differences(recipe)))) == recipe
+    assert pickle.loads(pickle.dumps(recipe)) == recipe
+
+
+def test_differences_are_what_was_set_and_no_default():
+    changes = {"synthesis": {"f0": [60, 70]}, "factors": {"reconstruction_weight": 0}, "betas": [0.9, 0.95]}
+    recipe = build_recipe(PretrainingRecipe, COMPLETE | changes)
+    expected = {"synthesis": {"f0": [60, 70]}, "factors": {"reconstruction_weight": 0.0}}
+    assert differences(recipe) == COMPLETE | expected
+    recorded = build_recipe(PretrainingRecipe, COMPLETE | {"preset": "", "recordings": {"folder": "x", "split": None}})
+    assert differences(recorded)["recordings"] == {"folder": "x"}
+
+
+@pytest.mark.parametrize("nothing", [{}, None])
+def test_an_empty_section_is_as_good_as_none(nothing):
+    changes = {"recordings": nothing, "model": nothing, "synthesis": nothing}
+    assert build_recipe(PretrainingRecipe, COMPLETE | changes) == build_recipe(PretrainingRecipe, COMPLETE)
+
+
+def test_numbers_keep_their_kind_and_the_values_that_were_given_stay_as_they_are():
+    values = COMPLETE | {"betas": [0, 0.5], "learning_rate": 1, "synthesis": {"f0": [60, 70.5], "num_events": 1}}
+    recipe = build_recipe(PretrainingRecipe, values)
+    assert repr((recipe.betas, recipe.learning_rate)) == "([0.0, 0.5], 1.0)"
+    assert repr(given(recipe.synthesis)) == "{'f0': [60, 70.5], 'num_events': 1}"
+    assert repr(values["betas"]) == "[0, 0.5]"
+
+
+@dataclass(frozen=True)
+class Open:
+    """A recipe with a field that takes anything.
+
+    Args:
+        cells: Whatever.
+    """
+
+    cells: dict[str, object]
+
+
+def test_no_value_of_a_recipe_imports_a_class_or_opens_a_file(tmp_path, monkeypatch):
+    (tmp_path / "trap.py").write_text("class Trap: pass")
+    (tmp_path / "trap.yaml").write_text("{mask_ratio: 0.5}")
+    monkeypatch.syspath_prepend(tmp_path)
+    trap = {"class_path": "trap.Trap", "init_args": {}}
+    for cells in (trap, {"a": trap}):
+        assert build_recipe(Open, {"cells": cells}).cells == cells
+    for changes in (
+        {"recordings": trap},
+        {"model": trap},
+        {"model": str(tmp_path / "trap.yaml")},
+        {"milestones": trap},
+    ):
+        with pytest.raises(ValueError, match=r"class_path|maps fields|is of type"):
+            build_recipe(PretrainingRecipe, COMPLETE | changes)
+    assert "trap" not in sys.modules
+
+
+def test_no_environment_variable_changes_a_recipe(monkeypatch):
+    monkeypatch.setenv("JSONARGPARSE_DEFAULT_ENV", "true")
+    for name in ("SEED", "TEST_RECIPES_SEED", "PYTEST_SEED"):
+        monkeypatch.setenv(name, "7")
+    assert build_recipe(PretrainingRecipe, COMPLETE).seed == 0
+
+
+OF_PRETRAINING = [
+    *(f.name for f in fields(PretrainingRecipe) if f.name not in ("model", "synthesis", "recordings", "factors")),
+    *(f"model.{name}" for name in AudioPGConfig.__annotations__),
+    *(f"synthesis.{name}" for name in ("duration", "sampling_rate", *PRESETS["reference"].ranges)),
+    *(f"recordings.{f.name}" for f in fields(RecordingsRecipe)),
+    *(f"factors.{f.name}" for f in fields(FactorsRecipe)),
+]
+
+
+@pytest.mark.parametrize(
+    ("door", "recipe", "names"),
+    [
+        ("pretrain", "PretrainingRecipe", OF_PRETRAINING),
+        ("finetune", "FinetuningRecipe", None),
+        ("ablate", "AblationGrid", None),
+    ],
+)
+def test_help_shows_every_field_of_the_recipe_with_its_meaning(door, recipe, names, capsys):
+    module = importlib.import_module(f"audiopg.training.{door}")
+    with pytest.raises(SystemExit) as exit_status:
+        module.main(["--help"])
+    assert exit_status.value.code == 0
+    lines = capsys.readouterr().out.splitlines()
+    for name in names or [f.name for f in fields(getattr(module, recipe))]:
+        (shown,) = (i for i, line in enumerate(lines) if line.split()[:1] == [f"--{name}"])
+        text = " ".join(lines[shown : shown + 8]).split("(type: ")[0]
+        assert len(text.split()) > 2, name  # the option, its value, and what it means
+
+
+def test_the_help_of_a_range_is_what_its_owner_says():
+    shown = " ".join(recipe_parser(None, PretrainingRecipe).format_help().split())
+    for name, distribution in PRESETS["reference"].ranges.items():
+        assert distribution.description[1:] in shown.split(f"--synthesis.{name} ")[1][:300], name
+
+
+@pytest.mark.parametrize("words", [["tiny"], ["--num_clips"], ["--a", "[1"], ["--a", "1", "--a.b", "2"]])
 def test_words_that_are_no_overrides_are_refused(words):
-    with pytest.raises(ValueError, match=r"Overrides are pairs|is not a value"):
+    with pytest.raises(ValueError, match=r"Overrides are pairs|is not a value|was set to 1 before"):
         parse_overrides(words)
