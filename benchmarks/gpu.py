@@ -24,11 +24,11 @@ from audiopg.modeling.feature_extraction_audiopg import AudioPGFeatureExtractor
 from audiopg.modeling.modeling_audiopg import AudioPGForPreTraining
 from audiopg.training.engine.loop import pretrain, profile
 from audiopg.training.engine.throughput import flop_per_clip, measure_peak
-from audiopg.training.objectives.building import model_config
+from audiopg.training.objectives.recipe import PretrainingRecipe
 from audiopg.training.runs.checkpoints import checkpoints_of
 from audiopg.training.runs.metrics_log import read_metrics
 from audiopg.training.runs.provenance import environment
-from audiopg.training.runs.recipes import PretrainingRecipe, load_recipe
+from audiopg.training.runs.recipes import load_recipe
 
 LARGEST_SHARD = "14MB"
 PACE = {True: {"rounds": 5, "steps_per_round": 5}, False: {"rounds": 1, "steps_per_round": 1}}
@@ -143,7 +143,7 @@ def run_base(output: Path, device: torch.device) -> None:
         draw_loss(rows, output / "base_loss.png", f"{recipe.name}: pre-training")
     else:
         sys.stderr.write("matplotlib is not installed: no picture of the loss curve.\n")
-    model = AudioPGForPreTraining(model_config(recipe))
+    model = AudioPGForPreTraining(recipe.config)
     model.load_state_dict(load_file(checkpoints_of(folder)[-1] / "model.safetensors"))
     model.to(torch.bfloat16).save_pretrained(output / "base_bf16", max_shard_size=LARGEST_SHARD)
 

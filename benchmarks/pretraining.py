@@ -39,8 +39,9 @@ from audiopg.modeling.configuration_audiopg import AudioPGConfig
 from audiopg.modeling.modeling_audiopg import AudioPGForPreTraining
 from audiopg.training.engine.loop import prepare_run
 from audiopg.training.engine.throughput import flop_per_clip, measure_peak, wait_for
+from audiopg.training.objectives.recipe import PretrainingRecipe
 from audiopg.training.runs.provenance import environment
-from audiopg.training.runs.recipes import PretrainingRecipe, load_recipe
+from audiopg.training.runs.recipes import load_recipe
 
 logger = logging.getLogger(__name__)
 
