@@ -11,7 +11,6 @@ command goes on where it was stopped, and grids that share a cell share its runs
 the log-mel, and the paper's figures beside.
 """
 
-import argparse
 import shlex
 import sys
 from collections.abc import Sequence
@@ -20,15 +19,13 @@ from pathlib import Path
 import torch
 from transformers.utils import logging
 
-from audiopg.training.ablation.jobs import STOPPED, ablate, load_grid
-from audiopg.training.runs.recipes import parse_overrides
+from audiopg.training.ablation.jobs import STOPPED, AblationGrid, ablate, load_grid
+from audiopg.training.runs.recipes import parse_overrides, recipe_parser
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    parser = recipe_parser(__doc__, AblationGrid)
     parser.add_argument("grid", help="a YAML file, or the name of a grid of the package, such as ladder")
     parser.add_argument("--esc50_dir", type=Path, required=True, help="folder that holds meta/esc50.csv and audio/")
     parser.add_argument("--output_dir", type=Path, default=Path("ablations"), help="default ablations")

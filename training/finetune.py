@@ -30,16 +30,11 @@ from audiopg.training.evaluation.protocols import (
 )
 from audiopg.training.features.cache import FeatureCache, cached_features
 from audiopg.training.finetuning.run import CONTROLS, FinetuningRun, format_results
-from audiopg.training.runs.recipes import RECIPES, load_recipe, parse_overrides
+from audiopg.training.runs.recipes import RECIPES, load_recipe, parse_overrides, recipe_parser
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="Any field of the recipe can be overridden: --epochs 10 --learning_rate 1e-4",
-        allow_abbrev=False,
-    )
+    parser = recipe_parser(__doc__, FinetuningRecipe)
     parser.add_argument("checkpoint", help="folder or Hub name; any AutoModelForAudioClassification on spectrograms")
     data = parser.add_mutually_exclusive_group(required=True)
     data.add_argument(
