@@ -1,151 +1,64 @@
-"""Pre-train the masked autoencoder on clips synthesized on the training device, or on unlabelled recordings.
-
-    accelerate launch training/pretrain.py training/recipes/tiny.yaml [--num_clips 1000 ...]
-    python training/pretrain.py training/recipes/base.yaml --profile
-
-The run's folder receives the recipe, the statistics, `metrics.jsonl`, TensorBoard logs, checkpoints and, at the end,
-`run.json`. The same command goes on from the last checkpoint of a run that was stopped or killed; a run is defined by
-its recipe alone, so it may go on with another number of processes. `--profile` prints where a step's time goes.
-"""
+"""The training loop, for any objective: prepare, resume, train, save, report. Knows no audio and no model class."""
 
 import json
 import math
-import signal
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from audiopg.training.engine.throughput import PhaseTimer, measure_peak
-from audiopg.training.objectives.building import build_model, build_source, flop_per_step, load_or_find_statistics
-from audiopg.training.objectives.sources import Source, masking_noise, training_batches
-from audiopg.training.runs.checkpoints import (
-    CheckpointWriter,
-    checkpoints_of,
-    claim_run_folder,
-    fingerprint,
-    load_checkpoint,
-    newest_sound_checkpoint,
-    write_atomically,
+from audiopg.training.engine import feeding
+from audiopg.training.engine.objective import LOSS, Objective, check_batch
+from audiopg.training.engine.processes import (
+    StopRequest,
+    any_process,
+    build_accelerator,
+    on_main_process,
+    one_order_of_sums,
+    resolve_precision,
 )
+from audiopg.training.engine.recipe import RunRecipe
+from audiopg.training.engine.throughput import measure_peak, phase, phase_table
+from audiopg.training.runs.checkpoints import CheckpointWriter, load_checkpoint, newest_sound_checkpoint
+from audiopg.training.runs.files import write_atomically
+from audiopg.training.runs.folder import claim
 from audiopg.training.runs.metrics_log import MetricsLog, read_metrics
 from audiopg.training.runs.provenance import environment
-from audiopg.training.runs.recipes import PretrainingRecipe
-
-__all__ = [
-    "checkpoints_of",
-    "claim_run_folder",
-    "learning_rate_at",
-    "parameter_groups",
-    "pretrain",
-    "profile",
-    "read_metrics",
-]
 
 PROFILED_STEPS, WARM_UP_STEPS = 10, 3
-
-
-def learning_rate_at(step: int, recipe: PretrainingRecipe) -> float:
-    r"""Learning rate of a step, counted from 0: linear warm-up, then constant or a half cosine to zero.
-
-    Example:
-        >>> from audiopg.training.runs.recipes import load_recipe
-        >>> recipe = load_recipe(PretrainingRecipe, "tiny", {"num_clips": 1600, "learning_rate": 1.0})
-        >>> [round(learning_rate_at(step, recipe), 2) for step in (0, 9, 10, 55, 99)]
-        [0.1, 1.0, 1.0, 0.5, 0.0]
-    """
-    warmup_steps = round(recipe.warmup_fraction * recipe.num_steps)
-    if step < warmup_steps:
-        return recipe.learning_rate * (step + 1) / warmup_steps
-    if recipe.schedule == "constant":
-        return recipe.learning_rate
-    progress = (step - warmup_steps) / max(1, recipe.num_steps - warmup_steps)
-    return recipe.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
-
-
-def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Weight decay on matrices alone: not on biases, norms and tokens."""
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    is_matrix = [p.squeeze().ndim >= 2 for p in parameters]
-    return [
-        {"params": [p for p, m in zip(parameters, is_matrix, strict=True) if m], "weight_decay": weight_decay},
-        {"params": [p for p, m in zip(parameters, is_matrix, strict=True) if not m], "weight_decay": 0.0},
-    ]
-
-
-class StopRequest:
-    """Turns SIGINT and SIGTERM into a flag that the loop reads between two steps."""
-
-    def __init__(self) -> None:
-        self.signal: int | None = None
-        self._previous = {s: signal.signal(s, self._receive) for s in (signal.SIGINT, signal.SIGTERM)}
-
-    def _receive(self, number: int, _frame: object) -> None:
-        if self.signal is not None:
-            raise KeyboardInterrupt  # asked twice: stop at once
-        self.signal = number
-
-    def restore(self) -> None:
-        """Give the signals back to whoever had them."""
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
-
-
-def any_process(accelerator: Accelerator, *flags: bool) -> list[bool]:
-    """Which flags are up in any process: all processes get the same answer, and all must ask."""
-    if accelerator.num_processes == 1:
-        return list(flags)
-    raised = torch.tensor(flags, dtype=torch.float32, device=accelerator.device)
-    return [count > 0 for count in accelerator.reduce(raised, reduction="sum").tolist()]
-
-
-@contextmanager
-def one_order_of_sums(device: torch.device) -> Iterator[None]:
-    """Have a GPU add in one order, as attention's backward pass does not by itself: resumed runs end at equal bits.
-
-    For the model alone: synthesis adds in one order anyway, and would be slowed down.
-    """
-    if device.type != "cuda":
-        yield
-        return
-    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    try:
-        yield
-    finally:
-        torch.use_deterministic_algorithms(False)
 
 
 @dataclass
 class Run:
     """A recipe with everything that was built for it."""
 
-    recipe: PretrainingRecipe
+    recipe: RunRecipe
     folder: Path
+    name: str
     accelerator: Accelerator
+    objective: Objective
     model: nn.Module
     optimizer: torch.optim.Optimizer
-    source: Source
+    flop_per_example: float
 
     @property
     def share(self) -> int:
-        """Clips of a step that this process takes."""
+        """Examples of a step that this process takes."""
         return self.recipe.batch_size // self.accelerator.num_processes
 
     @property
     def micro_batch_size(self) -> int:
-        """Clips that go through the model at a time."""
+        """Examples that go through the model at a time."""
         return min(self.share, self.recipe.micro_batch_size or self.share)
 
     @property
@@ -153,115 +66,128 @@ class Run:
         """The optimizer without accelerate's wrapper."""
         return getattr(self.optimizer, "optimizer", self.optimizer)
 
-    def clips(self, first_step: int) -> Iterator[range]:
-        """This process's clips, a micro-batch at a time: together the processes see `step * batch_size ...` in order.
+    @cached_property
+    def peak(self) -> float:
+        """FLOP/s that all processes together could reach."""
+        return measure_peak(self.accelerator.device) * self.accelerator.num_processes
 
-        A process takes a run of neighbouring clips, and cuts it into neighbouring micro-batches.
+    def share_of_peak(self, examples_per_second: float) -> float:
+        """The part of `peak` that a rate makes use of."""
+        return examples_per_second * self.flop_per_example / self.peak
+
+    def parts(self, first_step: int) -> Iterator[range]:
+        """This process's examples, a micro-batch at a time; together the processes see them all in order.
+
+        A process takes a run of neighbouring examples, and cuts it into neighbouring micro-batches.
         """
         for step in range(first_step, self.recipe.num_steps):
             first = step * self.recipe.batch_size + self.accelerator.process_index * self.share
             for start in range(first, first + self.share, self.micro_batch_size):
                 yield range(start, start + self.micro_batch_size)
 
-    def batches(self, first_step: int) -> Iterator[dict[str, Tensor]]:
-        """Model inputs and noise of `clips`."""
-        return training_batches(self.source, self.recipe.seed, self.clips(first_step), self.accelerator.device)
+    def batches(self, first_step: int, *, ahead: bool = True) -> Iterator[dict[str, Tensor]]:
+        """Model inputs of `parts`."""
+        return feeding.batches(self.objective, self.parts(first_step), self.accelerator.device, ahead=ahead)
 
-    def train_step(self, step: int, batches: Iterator[dict[str, Tensor]]) -> tuple[Tensor, Tensor]:
-        """One step of the optimizer; returns its loss and gradient norm, scalars that are still on the device.
-
-        Every clip hides as many patches as every other, so the mean over equal parts is the mean over the step.
-        """
+    def train_step(self, step: int, batches: Iterator[dict[str, Tensor]]) -> tuple[dict[str, Tensor], Tensor]:
+        """One step of the optimizer; returns its losses and gradient norm, scalars that are still on the device."""
         parts = self.share // self.micro_batch_size
-        total = torch.zeros((), device=self.accelerator.device)
+        total: dict[str, Tensor] = {}
         for part in range(parts):
-            inputs = next(batches)
+            batch = next(batches)
             # Gradients travel between processes once a step, with the last part.
             travels = nullcontext() if part == parts - 1 else self.accelerator.no_sync(self.model)
             with travels, one_order_of_sums(self.accelerator.device):
-                loss = self.model(**inputs).loss / parts
-                self.accelerator.backward(loss)
-            total += loss.detach()
-        return total, self.update(step)
+                with phase("forward"):
+                    losses = {name: loss / parts for name, loss in self.objective.loss(self.model, batch).items()}
+                with phase("backward"):
+                    self.accelerator.backward(losses[LOSS])
+            total = {name: total.get(name, 0.0) + loss.detach() for name, loss in losses.items()}
+        with phase("optimizer"):
+            return total, self._update(step)
 
-    def update(self, step: int) -> Tensor:
+    def _update(self, step: int) -> Tensor:
         """Clip the gradients and let the optimizer use them; returns their norm."""
         for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate_at(step, self.recipe)
+            group["lr"] = self.objective.learning_rate(step)
         norm = self.accelerator.clip_grad_norm_(self.model.parameters(), self.recipe.max_grad_norm)
         self.optimizer.step()
         self.optimizer.zero_grad()
         return norm.full_tensor() if isinstance(norm, DTensor) else cast(Tensor, norm)  # FSDP's is in pieces
 
 
-def _build_accelerator(recipe: PretrainingRecipe, folder: Path) -> Accelerator:
-    has_bf16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
-    accelerator = Accelerator(
-        mixed_precision="bf16" if has_bf16 else "no", log_with="tensorboard", project_dir=str(folder)
-    )
-    share, rest = divmod(recipe.batch_size, accelerator.num_processes)
-    if rest or share % min(share, recipe.micro_batch_size or share):
-        raise ValueError(
-            f"batch_size is shared by all processes and taken in equal parts: {recipe.batch_size} clips do not divide "
-            f"by {accelerator.num_processes} processes and micro_batch_size {recipe.micro_batch_size}; change one."
-        )
-    return accelerator
-
-
-def prepare_run(recipe: PretrainingRecipe, folder: Path) -> Run:
+def prepare(
+    recipe: RunRecipe,
+    folder: Path,
+    family: type[Objective],
+    made_with: Mapping[str, str],
+    read_recipe: Callable[[Path], RunRecipe],
+) -> Run:
     """Claim the folder and build everything that a run needs.
 
-    Raises:
-        ValueError: if the folder belongs to another recipe, the batch cannot be shared by the processes, or the
-            weights to start from do not fit.
-    """
-    accelerator = _build_accelerator(recipe, folder)
-    with accelerator.main_process_first():
-        claim_run_folder(folder, recipe)
-        statistics = load_or_find_statistics(recipe, folder, accelerator.device)
-    model = build_model(recipe)
-    optimizer = torch.optim.AdamW(
-        parameter_groups(model, recipe.weight_decay),
-        lr=recipe.learning_rate,
-        betas=(recipe.betas[0], recipe.betas[1]),
-        fused=True,
-    )
-    if recipe.compile:
-        model.compile(dynamic=False)
-    model, optimizer = accelerator.prepare(model, optimizer)
-    return Run(recipe, folder, accelerator, model, optimizer, build_source(recipe, statistics))
-
-
-def _resume(run: Run) -> dict[str, Any]:
-    """Load the newest sound checkpoint into what was prepared; returns its manifest, or that of a fresh start."""
-    found: list[Any] = [None]
-    if run.accelerator.is_main_process:
-        found = [newest_sound_checkpoint(run.folder, fingerprint(run.recipe))]
-    broadcast_object_list(found)  # one process reads and judges, all go on from the same
-    if found[0] is None:
-        return {"step": 0, "seconds": 0.0, "losses": []}
-    path, manifest = found[0]
-    load_checkpoint(path, run.model, run.bare_optimizer)
-    return manifest
-
-
-def pretrain(recipe: PretrainingRecipe, folder: Path) -> dict[str, Any]:
-    """Run a recipe to its end, or to a signal, from the last checkpoint in `folder` if there is one.
+    One process claims and measures, the others are told.
 
     Args:
         recipe: What to run.
         folder: Where everything goes.
+        family: What is trained.
+        made_with: Versions of what makes its examples.
+        read_recipe: Reads a recipe of this kind from a file.
+
+    Returns:
+        The run, before its first step.
+
+    Raises:
+        ValueError: if the folder belongs to another run, the processes cannot share the batch, or the objective
+            cannot be built.
+    """
+    precision = resolve_precision(recipe.precision)
+    accelerator = build_accelerator(precision, folder)
+    check_batch(recipe, accelerator.num_processes, family.splits)
+
+    def claim_and_measure() -> tuple[str, dict[str, Any]]:
+        name = claim(folder, recipe, {**made_with, "precision": precision}, read_recipe)
+        path = folder / "statistics.json"
+        if not path.exists():
+            write_atomically(path, json.dumps(family.measure(recipe, accelerator.device), indent=2))
+        return name, json.loads(path.read_text(encoding="utf-8"))
+
+    name, measured = on_main_process(accelerator, claim_and_measure)
+    objective = family(recipe, measured)
+    if recipe.compile:
+        objective.model.compile(dynamic=False)
+    model, optimizer = accelerator.prepare(objective.model, objective.optimizer(objective.model))
+    flop = family.flop_per_example(recipe)
+    return Run(recipe, folder, name, accelerator, objective, model, optimizer, flop)
+
+
+def train(
+    recipe: RunRecipe,
+    folder: Path,
+    family: type[Objective],
+    made_with: Mapping[str, str],
+    read_recipe: Callable[[Path], RunRecipe],
+) -> dict[str, Any]:
+    """Run a recipe to its end, or to a signal, from the last checkpoint in `folder` if there is one.
+
+    Args:
+        recipe: As for `prepare`, like the other arguments.
+        folder: See `prepare`.
+        family: See `prepare`.
+        made_with: See `prepare`.
+        read_recipe: See `prepare`.
 
     Returns:
         The facts of the run, as in `run.json`: `finished`, `steps`, `clips`, `loss`, `seconds`, `clips_per_second`,
-        `flop_per_step`, `peak_flop_per_second`, `share_of_peak` and the environment.
+        `precision`, `flop_per_step`, `peak_flop_per_second`, `share_of_peak`, those of the objective and the
+        environment.
 
     Raises:
-        ValueError: as `prepare_run`, or if no checkpoint of the run can be trusted.
+        ValueError: as `prepare`, or if no checkpoint of the run can be trusted.
         FloatingPointError: if a loss is not finite, with the step, its clips and the last checkpoint.
         OSError: if the last checkpoint of the run could not be saved; those before are intact.
     """
-    run = prepare_run(recipe, folder)
+    run = prepare(recipe, folder, family, made_with, read_recipe)
     progress = _resume(run)
     facts_file = folder / "run.json"
     if _is_over(recipe, progress) and facts_file.exists():
@@ -271,17 +197,16 @@ def pretrain(recipe: PretrainingRecipe, folder: Path) -> dict[str, Any]:
         facts_file.unlink(missing_ok=True)  # a run that goes on has not finished
     run.accelerator.init_trackers("tensorboard", init_kwargs={"tensorboard": {"purge_step": progress["step"] + 1}})
     log = MetricsLog(run.accelerator, folder, recipe.batch_size, progress["step"], progress["losses"])
-    peak = measure_peak(run.accelerator.device) * run.accelerator.num_processes
     writer = CheckpointWriter(
         folder,
-        fingerprint(recipe),
+        run.name,
         keep=recipe.keep_checkpoints,
         milestones=recipe.milestones,
         writes=run.accelerator.is_main_process,
     )
     stop = StopRequest()
     try:
-        progress = _train(run, progress, log, writer, stop, peak)
+        progress = _train(run, progress, log, writer, stop)
         writer.finish()
         if writer.failure is not None:
             raise OSError(
@@ -295,37 +220,51 @@ def pretrain(recipe: PretrainingRecipe, folder: Path) -> dict[str, Any]:
         writer.finish()
         stop.restore()
         run.accelerator.end_training()
-    facts = _facts(run, progress, peak)
+    facts = _facts(run, progress)
     if run.accelerator.is_main_process and facts["finished"]:
         write_atomically(facts_file, json.dumps(facts, indent=2))
     return facts
 
 
-def _is_over(recipe: PretrainingRecipe, progress: dict[str, Any]) -> bool:
+def _resume(run: Run) -> dict[str, Any]:
+    """Load the newest sound checkpoint into what was prepared; returns its manifest, or that of a fresh start."""
+    # One process reads and judges, all go on from the same.
+    found = on_main_process(run.accelerator, lambda: newest_sound_checkpoint(run.folder, run.name))
+    if found is None:
+        return {"step": 0, "seconds": 0.0, "losses": {}}
+    path, manifest = found
+    load_checkpoint(path, run.model, run.bare_optimizer)
+    losses = manifest["losses"]  # of runs from before losses had names, a list
+    return {**manifest, "losses": {LOSS: losses} if isinstance(losses, list) else losses}
+
+
+def _is_over(recipe: RunRecipe, progress: Mapping[str, Any]) -> bool:
     spent = recipe.max_minutes is not None and progress["seconds"] >= 60 * recipe.max_minutes
     return progress["step"] >= recipe.num_steps or spent
 
 
-def _facts(run: Run, progress: dict[str, Any], peak: float) -> dict[str, Any]:
+def _facts(run: Run, progress: Mapping[str, Any]) -> dict[str, Any]:
     clips, rows = progress["step"] * run.recipe.batch_size, read_metrics(run.folder)
     rate = clips / max(progress["seconds"], 1e-9)
     return {
         "finished": progress["finished"],
         "steps": progress["step"],
         "clips": clips,
-        "loss": rows[-1]["loss"] if rows else math.nan,
+        "loss": rows[-1][LOSS] if rows else math.nan,
         "seconds": round(progress["seconds"], 1),
         "clips_per_second": round(rate, 1),
         "processes": run.accelerator.num_processes,
-        "flop_per_step": flop_per_step(run.recipe),
-        "peak_flop_per_second": round(peak),
-        "share_of_peak": round(rate * flop_per_step(run.recipe) / run.recipe.batch_size / peak, 4),
+        "precision": run.accelerator.mixed_precision,
+        "flop_per_step": round(run.recipe.batch_size * run.flop_per_example),
+        "peak_flop_per_second": round(run.peak),
+        "share_of_peak": round(run.share_of_peak(rate), 4),
+        **run.objective.facts(),
         **environment(),
     }
 
 
 def _train(
-    run: Run, progress: dict[str, Any], log: MetricsLog, writer: CheckpointWriter, stop: StopRequest, peak: float
+    run: Run, progress: dict[str, Any], log: MetricsLog, writer: CheckpointWriter, stop: StopRequest
 ) -> dict[str, Any]:
     """The loop. Returns the progress reached."""
     run.model.train()
@@ -333,6 +272,7 @@ def _train(
     if _is_over(recipe, progress):
         return {**progress, "finished": True}
     waits_anyway = run.accelerator.device.type != "cuda"
+    run.peak  # noqa: B018 - measured before the clock starts
     started = time.perf_counter()
     bar = tqdm(
         total=recipe.num_steps,
@@ -358,15 +298,16 @@ def _train(
                 log.settle()
             if is_due or is_over:
                 rate = (done - first_step) * recipe.batch_size / (time.perf_counter() - started)
-                share = rate * flop_per_step(run.recipe) / recipe.batch_size / peak
                 row = log.write(
-                    learning_rate=learning_rate_at(step, recipe),
+                    learning_rate=run.objective.learning_rate(step),
                     clips=done * recipe.batch_size,
                     seconds=progress["seconds"],
                     clips_per_second=rate,
-                    share_of_peak=share,
+                    share_of_peak=run.share_of_peak(rate),
                 )
-                bar.set_postfix_str(f"loss {row['loss']:.4f}, {rate:.1f} clips/s, {share:.0%} of peak", refresh=False)
+                bar.set_postfix_str(
+                    f"loss {row[LOSS]:.4f}, {rate:.1f} clips/s, {run.share_of_peak(rate):.0%} of peak", refresh=False
+                )
             progress["finished"] = is_over  # as agreed: clocks differ between processes
             if saves:
                 writer.save(run.model, run.bare_optimizer, {**progress, "losses": log.losses})
@@ -375,39 +316,36 @@ def _train(
     return progress
 
 
-def profile(recipe: PretrainingRecipe, folder: Path) -> str:
-    """Time the phases of some steps, waiting for the device after each; nothing is saved but the run's statistics.
-
-    Without the waits phases overlap, so a real step takes less than their sum.
+def profile(
+    recipe: RunRecipe,
+    folder: Path,
+    family: type[Objective],
+    made_with: Mapping[str, str],
+    read_recipe: Callable[[Path], RunRecipe],
+) -> str:
+    """Where the time of the run's own steps goes; nothing is saved but what the run measures before its first step.
 
     Args:
-        recipe: What to profile.
-        folder: As for `pretrain`.
+        recipe: As for `prepare`, like the other arguments.
+        folder: See `prepare`.
+        family: See `prepare`.
+        made_with: See `prepare`.
+        read_recipe: See `prepare`.
 
     Returns:
-        A table: synthesis (or reading), log-mel, forward, backward, optimizer, in ms per step.
+        A table of phases: draw, synthesis (or reading), log-mel, forward, backward, optimizer, in ms per step.
     """
-    run = prepare_run(recipe, folder)
+    run = prepare(recipe, folder, family, made_with, read_recipe)
     run.model.train()
-    device, parts = run.accelerator.device, run.share // run.micro_batch_size
-    timer, micro = PhaseTimer(device), run.micro_batch_size
-    for step in range(WARM_UP_STEPS + PROFILED_STEPS):
-        if step == WARM_UP_STEPS:
-            timer = PhaseTimer(device)
-        for part in range(step * parts, (step + 1) * parts):
-            _profile_part(run, range(part * micro, (part + 1) * micro), timer)
-        timer.time("optimizer", partial(run.update, step))
+    steps = WARM_UP_STEPS + PROFILED_STEPS
+    # A run may be shorter than what is profiled; its stream of examples has no end.
+    profiled = replace(run, recipe=replace(recipe, num_clips=max(recipe.num_clips, steps * recipe.batch_size)))
+    batches = profiled.batches(0, ahead=False)
+    table = phase_table(
+        lambda step: profiled.train_step(step, batches),
+        run.accelerator.device,
+        warm_up=WARM_UP_STEPS,
+        steps=PROFILED_STEPS,
+    )
     run.accelerator.end_training()
-    return timer.table(PROFILED_STEPS)
-
-
-def _profile_part(run: Run, clips: range, timer: PhaseTimer) -> None:
-    device, extractor = run.accelerator.device, run.source.feature_extractor
-    indices = torch.arange(clips.start, clips.stop)
-    making = "reading" if run.recipe.recordings else "synthesis"
-    waveforms = timer.time(making, lambda: run.source.waveforms(indices, device))
-    values = timer.time("log-mel", lambda: extractor.extract(waveforms))
-    noise = masking_noise(run.recipe.seed, indices, values[0].numel() // extractor.patch_size**2, device)
-    with one_order_of_sums(device):
-        loss = timer.time("forward", lambda: run.model(input_values=values, noise=noise).loss)
-        timer.time("backward", lambda: run.accelerator.backward(loss))
+    return table

@@ -1,14 +1,16 @@
-"""How fast training could be and how fast it is: FLOP by formula, the device's peak, and where a step's time goes."""
+"""How fast training could be and is: FLOP of a Transformer, the device's peak, where a step's time goes."""
 
 import time
-from collections.abc import Callable
-from typing import TypeVar
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 import torch
+from torch.profiler import ProfilerActivity, record_function
+from torch.profiler import profile as profiler
 
-from audiopg.modeling.configuration_audiopg import AudioPGConfig
-
-T = TypeVar("T")
+_waited_for: ContextVar[torch.device | None] = ContextVar("_waited_for", default=None)
+"""The device that phases wait for at their end, while they are measured."""
 
 
 def block_flop(tokens: int, width: int, intermediate_size: int) -> int:
@@ -23,35 +25,6 @@ def block_flop(tokens: int, width: int, intermediate_size: int) -> int:
         1877216256
     """
     return 2 * tokens * (4 * width**2 + 2 * tokens * width + 2 * width * intermediate_size)
-
-
-def flop_per_clip(config: AudioPGConfig, num_patches: int) -> int:
-    r"""FLOP of a training step per clip: forward, and backward at twice that.
-
-    The encoder sees $1 + \lfloor n (1 - r) \rfloor$ tokens, the decoder all $1 + n$. Besides the blocks there are
-    three linear layers: patches into the encoder, tokens into the decoder, patches out of it. The backward pass has
-    two products, for the inputs and for the weights, where the forward pass has one.
-
-    Args:
-        config: Of the model.
-        num_patches: Patches $n$ of a clip.
-
-    Returns:
-        The number, synthesis and log-mel not included.
-
-    Example:
-        >>> round(flop_per_clip(AudioPGConfig(), num_patches=512) / 1e9)
-        159
-    """
-    visible = max(1, int(num_patches * (1 - config.mask_ratio)))
-    pixels, width, decoder_width = config.patch_size**2, config.hidden_size, config.decoder_hidden_size
-    encoder = config.num_hidden_layers * block_flop(1 + visible, width, config.intermediate_size)
-    decoder = config.decoder_num_hidden_layers * block_flop(
-        1 + num_patches, decoder_width, config.decoder_intermediate_size
-    )
-    ends = num_patches * decoder_width * pixels + visible * pixels * width
-    linear = 2 * (ends + (1 + visible) * width * decoder_width)
-    return 3 * (encoder + decoder + linear)
 
 
 def wait_for(device: torch.device) -> None:
@@ -89,36 +62,62 @@ def measure_peak(device: torch.device, clock: Callable[[], float] = time.perf_co
     return repeats * 2 * size**3 / (clock() - started)
 
 
-class PhaseTimer:
-    """Adds up the time of named phases of a step, waiting for the device after each: for profiling alone.
-
-    Args:
-        device: Where the phases run.
+@contextmanager
+def phase(name: str) -> Iterator[None]:
+    """Name a part of a step for the profiler; only while `phase_table` measures does its end wait for the device.
 
     Example:
-        >>> timer = PhaseTimer(torch.device("cpu"))
-        >>> product = timer.time("forward", lambda: torch.ones(2, 2) @ torch.ones(2, 2))
-        >>> timer.table(steps=1).splitlines()[0].split()
-        ['phase', 'ms', 'per', 'step', 'share']
+        >>> with phase("forward"):
+        ...     pass
     """
+    with record_function(f"phase: {name}"):
+        yield
+        device = _waited_for.get()
+        if device is not None:
+            wait_for(device)
 
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
-        self.seconds: dict[str, float] = {}
 
-    def time(self, phase: str, work: Callable[[], T]) -> T:
-        """Do `work` and add its time to `phase`."""
-        started = time.perf_counter()
-        result = work()
-        wait_for(self.device)
-        self.seconds[phase] = self.seconds.get(phase, 0.0) + time.perf_counter() - started
-        return result
+def phase_table(step: Callable[[int], object], device: torch.device, *, warm_up: int, steps: int) -> str:
+    """Run steps under PyTorch's profiler and say where their time goes, by `phase`.
 
-    def table(self, steps: int) -> str:
-        """The phases with their milliseconds per step and their shares, as text."""
-        total = sum(self.seconds.values())
-        rows = [
-            f"{name:<12}{1000 * seconds / steps:>12.2f}{seconds / total:>10.1%}"
-            for name, seconds in [*self.seconds.items(), ("together", total)]
-        ]
-        return "\n".join([f"{'phase':<12}{'ms per step':>12}{'share':>10}", *rows])
+    The device is waited for after each phase. Without these waits phases overlap, so a real step takes less than their
+    sum.
+
+    Args:
+        step: Does the step of that number.
+        device: Where.
+        warm_up: Steps before those that count.
+        steps: Steps that count.
+
+    Returns:
+        A table in the order of the phases: ms per step and shares.
+
+    Example:
+        >>> def step(number):
+        ...     with phase("forward"):
+        ...         torch.ones(2, 2) @ torch.ones(2, 2)
+        >>> phase_table(step, torch.device("cpu"), warm_up=1, steps=2).splitlines()[1].split()[0]
+        'forward'
+    """
+    token = _waited_for.set(device)
+    try:
+        for number in range(warm_up):
+            step(number)
+        with profiler(activities=[ProfilerActivity.CPU], acc_events=True) as profiled:
+            for number in range(warm_up, warm_up + steps):
+                step(number)
+    finally:
+        _waited_for.reset(token)
+    events = sorted(
+        (event for event in profiled.events() if event.name.startswith("phase: ")),
+        key=lambda event: event.time_range.start,
+    )
+    milliseconds: dict[str, float] = {}
+    for event in events:
+        name = event.name.removeprefix("phase: ")
+        milliseconds[name] = milliseconds.get(name, 0.0) + event.cpu_time_total / 1000 / steps
+    total = sum(milliseconds.values())
+    rows = [f"{name:<12}{value:>12.2f}{value / total:>10.1%}" for name, value in milliseconds.items()]
+    return "\n".join(
+        [f"{'phase':<12}{'ms per step':>12}{'share':>10}", *rows, f"{'together':<12}{total:>12.2f}{1:>10.1%}"]
+    )

@@ -13,7 +13,8 @@ from audiopg.data_scripts.figures import STYLE, WAVEFORM_COLOUR, save_figure
 from audiopg.data_scripts.synthesis import Parameters, render_components, signal_to_noise_ratio
 from audiopg.data_scripts.synthesis.parameters import MODES
 from audiopg.data_scripts.synthesis.shaping import peak_normalise
-from audiopg.modeling.modeling_audiopg import AudioPGForPreTraining, patchify, unpatchify
+from audiopg.modeling.modeling_audiopg import AudioPGForPreTraining
+from audiopg.modeling.patches_audiopg import patchify, unpatchify
 from audiopg.modeling.spectrogram_audiopg import HOP_LENGTH_SECONDS, log_mel_spectrogram
 
 
@@ -79,7 +80,7 @@ def destandardise_patches(predicted: Tensor, patches: Tensor) -> Tensor:
 
     Example:
         >>> patches = torch.randn(1, 2, 256)
-        >>> from audiopg.modeling.modeling_audiopg import standardize_patches
+        >>> from audiopg.modeling.losses_audiopg import standardize_patches
         >>> torch.allclose(destandardise_patches(standardize_patches(patches), patches), patches, atol=1e-4)
         True
     """

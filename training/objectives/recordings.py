@@ -9,7 +9,7 @@ import logging
 import os
 import threading
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -20,8 +20,7 @@ from torch import Tensor
 from audiopg.data_scripts.counter_random import uniform
 from audiopg.data_scripts.recorded_files import AUDIO_SUFFIXES, recordings_below
 from audiopg.modeling.audio_audiopg import AudioFileError, match_length, read_audio
-from audiopg.modeling.feature_extraction_audiopg import AudioPGFeatureExtractor
-from audiopg.training.runs.recipes import RecordingsRecipe
+from audiopg.training.objectives.recipe import RecordingsRecipe
 
 logger = logging.getLogger(__name__)
 
@@ -133,7 +132,7 @@ class StreamedDataset:
 
 
 class Recordings:
-    """Clips of recordings by index, decoded by threads ahead of whoever asks for them.
+    """A source of clips of recordings by index, decoded by threads.
 
     A file that cannot be read is named in the log, counted, and its place taken by the next file of that pass. A data
     set that is streamed is taken in its own order, which nobody can know the end of; any other in a new one each pass.
@@ -153,29 +152,27 @@ class Recordings:
         self.unreadable: dict[int, AudioFileError] = {}
         self._lock = threading.Lock()
         self._pool = ThreadPoolExecutor(max_workers=min(_MOST_THREADS, os.cpu_count() or 1))
-        self._ahead: dict[int, Future[Tensor]] = {}
         self._order = lru_cache(maxsize=2)(self._new_order)
 
-    def prefetch(self, indices: Tensor) -> None:
-        """Begin to decode the clips `indices`."""
-        for index in indices.tolist():
-            if index not in self._ahead:
-                self._ahead[index] = self._pool.submit(self.clip, index)
-
-    def waveforms(self, indices: Tensor) -> Tensor:
+    def draw(self, indices: Tensor) -> Tensor:
         """The clips `indices`, float32, shape `(batch, samples)`, on the CPU.
 
         Raises:
             AudioFileError: if more files cannot be read than the recipe allows; it lists them.
         """
-        self.prefetch(indices)
-        return torch.stack([self._ahead.pop(index).result() for index in indices.tolist()])
+        return torch.stack(list(self._pool.map(self.clip, indices.tolist())))
+
+    def waveforms(self, drawn: Tensor, device: torch.device | str) -> Tensor:
+        """The same on a device."""
+        if torch.device(device).type == "cuda":
+            return drawn.pin_memory().to(device, non_blocking=True)
+        return drawn.to(device)
 
     def clip(self, index: int) -> Tensor:
         """One clip, shape `(samples,)`: cropped at random, or repeated if the recording is shorter.
 
         Raises:
-            AudioFileError: as `waveforms`.
+            AudioFileError: as `draw`.
         """
         for position in self._positions(index):
             waveform = self._read(position)
@@ -243,31 +240,3 @@ def _open(recipe: RecordingsRecipe) -> FolderOfFiles | SavedDataset | StreamedDa
     if (folder / "dataset_dict.json").is_file():
         raise ValueError(f"{folder} holds several splits; name one of them, such as {folder / 'train'}.")
     return SavedDataset(folder) if (folder / "state.json").is_file() else FolderOfFiles(folder)
-
-
-class RecordingsSource:
-    """Clips of recordings as model inputs.
-
-    Args:
-        recordings: What clips.
-        feature_extractor: Log-mel and standardisation.
-    """
-
-    def __init__(self, recordings: Recordings, feature_extractor: AudioPGFeatureExtractor) -> None:
-        self.recordings = recordings
-        self.feature_extractor = feature_extractor
-
-    def waveforms(self, indices: Tensor, device: torch.device | str) -> Tensor:
-        """Waveforms of the clips `indices`, shape `(batch, samples)`."""
-        waveforms = self.recordings.waveforms(indices)
-        if torch.device(device).type == "cuda":
-            return waveforms.pin_memory().to(device, non_blocking=True)
-        return waveforms.to(device)
-
-    def prefetch(self, indices: Tensor) -> None:
-        """Begin to decode the clips `indices`."""
-        self.recordings.prefetch(indices)
-
-    def __call__(self, indices: Tensor, device: torch.device | str) -> dict[str, Tensor]:
-        """Model inputs of the clips `indices`: `input_values` of shape `(batch, frames, num_mel_bins)`."""
-        return {"input_values": self.feature_extractor.extract(self.waveforms(indices, device))}

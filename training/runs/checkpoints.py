@@ -1,28 +1,26 @@
 """Checkpoints that cannot be lost: written to the side, sealed by a manifest, renamed, and verified when read.
 
-A run's folder is claimed by one recipe. A checkpoint holds whole tensors under the model's own names, whatever the
-number of processes, so a run may go on with more or fewer of them:
+A checkpoint holds whole tensors under the model's own names, whatever the number of processes, so a run may go on with
+more or fewer of them:
 
     checkpoints/step_00000500/model.safetensors   the weights
-                              optimizer.pt        AdamW's moments by parameter name
+                              optimizer.pt        the optimizer's state by parameter name
                               manifest.json       the run, its progress, size and SHA-256 of the files; written last
 """
 
-import dataclasses
 import hashlib
 import io
 import json
 import logging
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import safetensors.torch
 import torch
-import yaml
 from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
@@ -32,76 +30,14 @@ from torch.distributed.checkpoint.state_dict import (
     set_optimizer_state_dict,
 )
 
-from audiopg.training.runs.recipes import PretrainingRecipe, build_recipe
+from audiopg.training.runs.files import PARTIAL, write_atomically, written_aside
 
 logger = logging.getLogger(__name__)
 
 MANIFEST, WEIGHTS, OPTIMIZER = "manifest.json", "model.safetensors", "optimizer.pt"
 
-MAY_CHANGE = frozenset(
-    {"name", "description", "micro_batch_size", "compile", "max_minutes"}
-    | {"log_every", "checkpoint_every", "keep_checkpoints", "milestones"}
-)
-"""Fields of a recipe that move neither clips nor masks nor the schedule: a run may go on with others."""
-
 # Whole tensors on every process, so that one can write them and any number can read them.
 _WHOLE = StateDictOptions(full_state_dict=True)
-
-
-def write_atomically(path: Path, content: str) -> None:
-    """Write a text file so that whoever reads it finds the old content or the new, whenever the power fails.
-
-    Args:
-        path: The file; its folder exists.
-        content: All of it.
-
-    Raises:
-        OSError: if it cannot be written; the old content is then still there.
-    """
-    partial = path.with_name(f"{path.name}.partial")
-    _write_through(partial, content.encode())
-    os.replace(partial, path)
-
-
-def _write_through(path: Path, content: bytes) -> None:
-    """Write a file and wait until it is on the disk, not only on its way."""
-    with path.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _defining_fields(recipe: PretrainingRecipe) -> dict[str, Any]:
-    return {name: value for name, value in dataclasses.asdict(recipe).items() if name not in MAY_CHANGE}
-
-
-def fingerprint(recipe: PretrainingRecipe) -> str:
-    """A short name of the run that a recipe defines, equal for recipes that differ in nothing but `MAY_CHANGE`."""
-    text = json.dumps(_defining_fields(recipe), sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def claim_run_folder(folder: Path, recipe: PretrainingRecipe) -> None:
-    """Write the recipe into a new run's folder, or make sure that a run found there is of the same recipe.
-
-    A folder in which nothing was trained yet is nobody's: a command that failed leaves the way free for the next.
-
-    Raises:
-        ValueError: if the folder belongs to another recipe, with the fields that differ.
-    """
-    path = folder / "recipe.yaml"
-    was_trained = checkpoints_of(folder) or any((folder / name).exists() for name in ("metrics.jsonl", "run.json"))
-    if not (path.exists() and was_trained):
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "statistics.json").unlink(missing_ok=True)
-        write_atomically(path, yaml.safe_dump(dataclasses.asdict(recipe), sort_keys=False))
-        return
-    theirs = build_recipe(PretrainingRecipe, yaml.safe_load(path.read_text(encoding="utf-8")))
-    mine, there = _defining_fields(recipe), _defining_fields(theirs)
-    changed = [f"{name}: {there[name]!r} there, {mine[name]!r} here" for name in mine if there[name] != mine[name]]
-    if changed:
-        listed = "\n  ".join(changed)
-        raise ValueError(f"{folder} holds a run of another recipe; choose another --output_dir.\n  {listed}")
 
 
 def checkpoints_of(folder: Path) -> list[Path]:
@@ -109,44 +45,82 @@ def checkpoints_of(folder: Path) -> list[Path]:
     return sorted((folder / "checkpoints").glob("step_*[0-9]"))
 
 
-def verify_checkpoint(path: Path, run: str) -> dict[str, Any]:
-    """Read a checkpoint's manifest and make sure that its files are those that were written.
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def seal(folder: Path, run: str, facts: Mapping[str, Any] | None = None) -> None:
+    """Write the manifest of a folder of files that somebody else has written, last of all.
 
     Args:
-        path: The checkpoint's folder.
-        run: `fingerprint` of the run that wants it.
+        folder: With whatever files, at any depth.
+        run: Whom it belongs to.
+        facts: Go into the manifest.
+    """
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST)
+    named = {
+        path.relative_to(folder).as_posix(): {"bytes": path.stat().st_size, "sha256": _sha256(path)} for path in files
+    }
+    write_atomically(folder / MANIFEST, json.dumps({"run": run, **(facts or {}), "files": named}, indent=2))
+
+
+def verify(folder: Path, run: str) -> dict[str, Any]:
+    """Read a folder's manifest and make sure that its files are those that were written.
+
+    Args:
+        folder: A checkpoint's, or another that was sealed.
+        run: Name of the run that wants it.
 
     Returns:
         The manifest.
 
     Raises:
-        ValueError: if a file is missing, cut short or altered, or if the checkpoint belongs to another run.
+        ValueError: if a file is missing, cut short or altered, or if it belongs to another run.
     """
     try:
-        manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         owner, files = manifest["run"], manifest["files"]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} cannot be used: it has no readable {MANIFEST}.") from error
+        raise ValueError(f"{folder} cannot be used: it has no readable {MANIFEST}.") from error
     if owner != run:
-        raise ValueError(f"{path} cannot be used: it belongs to another run ({owner}, this is {run}).")
+        raise ValueError(f"{folder} cannot be used: it belongs to another run ({owner}, this is {run}).")
     for name, expected in files.items():
-        file = path / name
+        file = folder / name
         size = file.stat().st_size if file.is_file() else -1
         if size != expected["bytes"]:
             found = "is missing" if size < 0 else f"has {size} bytes of {expected['bytes']}"
-            raise ValueError(f"{path} cannot be used: {name} {found}.")
-        with file.open("rb") as stream:
-            if hashlib.file_digest(stream, "sha256").hexdigest() != expected["sha256"]:
-                raise ValueError(f"{path} cannot be used: the content of {name} has changed since it was written.")
+            raise ValueError(f"{folder} cannot be used: {name} {found}.")
+        if _sha256(file) != expected["sha256"]:
+            raise ValueError(f"{folder} cannot be used: the content of {name} has changed since it was written.")
     return manifest
 
 
+def sound(folders: Iterable[Path], run: str) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """Those of some sealed folders that can be trusted, with their manifests; the others are named in the log.
+
+    Args:
+        folders: In the order in which they are wanted.
+        run: As for `verify`.
+
+    Yields:
+        Folder and manifest.
+    """
+    for folder in folders:
+        try:
+            manifest = verify(folder, run)
+        except ValueError as error:
+            logger.warning("%s It is passed over.", error)
+            continue
+        yield folder, manifest
+
+
 def newest_sound_checkpoint(folder: Path, run: str) -> tuple[Path, dict[str, Any]] | None:
-    """The newest checkpoint that can be trusted, with its manifest; those that cannot are named in the log.
+    """The newest checkpoint that can be trusted, with its manifest; newer ones that cannot are named in the log.
 
     Args:
         folder: The run's.
-        run: Its `fingerprint`.
+        run: Its name.
 
     Returns:
         The checkpoint, or None if there is none at all.
@@ -155,17 +129,13 @@ def newest_sound_checkpoint(folder: Path, run: str) -> tuple[Path, dict[str, Any
         ValueError: if there are checkpoints and none can be trusted: starting anew is for a person to decide.
     """
     found = checkpoints_of(folder)
-    for path in reversed(found):
-        try:
-            return path, verify_checkpoint(path, run)
-        except ValueError as error:
-            logger.warning("%s The one before it is tried.", error)
-    if found:
+    newest = next(sound(reversed(found), run), None)
+    if found and newest is None:
         raise ValueError(
             f"None of the {len(found)} checkpoints in {folder / 'checkpoints'} can be used; remove them to start the "
             "run anew."
         )
-    return None
+    return newest
 
 
 def load_checkpoint(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
@@ -192,7 +162,7 @@ class CheckpointWriter:
 
     Args:
         folder: The run's.
-        run: Its `fingerprint`.
+        run: Its name.
         keep: How many of the newest checkpoints stay.
         milestones: Steps whose checkpoints stay for ever.
         writes: Whether this process is the one that writes.
@@ -204,7 +174,7 @@ class CheckpointWriter:
         self._pool = ThreadPoolExecutor(max_workers=1)
         self._pending: Future[None] | None = None
         if writes:
-            for partial in (folder / "checkpoints").glob("*.partial"):
+            for partial in (folder / "checkpoints").glob(f"*{PARTIAL}"):
                 shutil.rmtree(partial)
 
     def save(self, model: nn.Module, optimizer: torch.optim.Optimizer, progress: dict[str, Any]) -> None:
@@ -245,22 +215,19 @@ class CheckpointWriter:
         torch.save(moments, buffer)
         # From memory: the libraries' own writers report a full disk each in another way, a file in one, as OSError.
         contents = {WEIGHTS: safetensors.torch.save(weights, {"format": "pt"}), OPTIMIZER: buffer.getvalue()}
+        files = {
+            name: {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+            for name, content in contents.items()
+        }
+        manifest = {"run": self.run, **progress, "files": files}
+        contents[MANIFEST] = json.dumps(manifest, indent=2).encode()
         final = self.folder / "checkpoints" / f"step_{progress['step']:08d}"
-        partial = final.with_suffix(".partial")
-        try:
+        if final.exists():  # refused when the run was resumed, and now made again
+            _remove(final)
+        with written_aside(final) as partial:
             partial.mkdir(parents=True)
-            files = {}
             for name, content in contents.items():
-                _write_through(partial / name, content)
-                files[name] = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
-            manifest = {"run": self.run, **progress, "files": files}
-            _write_through(partial / MANIFEST, json.dumps(manifest, indent=2).encode())
-            if final.exists():  # refused when the run was resumed, and now made again
-                _remove(final)
-            os.replace(partial, final)
-        except OSError:
-            shutil.rmtree(partial, ignore_errors=True)
-            raise
+                (partial / name).write_bytes(content)
         self._prune(progress["step"])
 
     def _prune(self, step: int) -> None:
@@ -273,7 +240,7 @@ class CheckpointWriter:
 
 def _remove(checkpoint: Path) -> None:
     """Rename, then delete: a checkpoint that is half deleted must not look like a checkpoint."""
-    doomed = checkpoint.with_suffix(".old.partial")
+    doomed = checkpoint.with_suffix(f".old{PARTIAL}")
     os.replace(checkpoint, doomed)
     shutil.rmtree(doomed)
 

@@ -4,6 +4,7 @@ import json
 import logging
 import math
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from audiopg.training.runs.checkpoints import write_atomically
+from audiopg.training.runs.files import write_atomically
 
 logger = logging.getLogger(__name__)
 
@@ -41,25 +42,37 @@ class MetricsLog:
     Args:
         accelerator: Of the run; TensorBoard is reached through it.
         folder: The run's.
-        batch_size: Clips per step, to name those of a step that went wrong.
+        batch_size: Examples per step, to name those of a step that went wrong.
         step: Where the run starts or goes on; lines beyond it were written by a run that was lost, and are dropped.
-        losses: Losses of the steps since the last line, as a checkpoint kept them.
+        losses: By name, losses of the steps since the last line, as a checkpoint kept them.
     """
 
     def __init__(
-        self, accelerator: Accelerator, folder: Path, batch_size: int, step: int, losses: list[float]
+        self,
+        accelerator: Accelerator,
+        folder: Path,
+        batch_size: int,
+        step: int,
+        losses: Mapping[str, list[float]],
     ) -> None:
         self.accelerator, self.folder, self.batch_size, self.step = accelerator, folder, batch_size, step
-        self.losses = list(losses)
+        self._losses = {name: list(values) for name, values in losses.items()}
         self._on_device: list[Tensor] = []
+        self._names: list[str] = []
         self._unwritten = ""
         if accelerator.is_main_process:
             kept = [row for row in read_metrics(folder) if row["step"] <= step]
             write_atomically(folder / FILE, "".join(json.dumps(row) + "\n" for row in kept))
 
-    def add(self, loss: Tensor, gradient_norm: Tensor) -> None:
-        """Remember a step's loss and gradient norm, two scalars; nothing is read from the device yet."""
-        self._on_device.append(torch.stack([loss.detach().float(), gradient_norm.detach().float()]))
+    @property
+    def losses(self) -> dict[str, list[float]]:
+        """By name, a copy of the losses since the last line: it may travel to another thread."""
+        return {name: list(values) for name, values in self._losses.items()}
+
+    def add(self, losses: Mapping[str, Tensor], gradient_norm: Tensor) -> None:
+        """Remember a step's losses, `loss` among them, and its gradient norm, all scalars; nothing is read yet."""
+        self._names = list(losses)
+        self._on_device.append(torch.stack([value.detach().float() for value in (*losses.values(), gradient_norm)]))
 
     def settle(self) -> None:
         """Read from the device what was added, as means over all processes; every process must call this.
@@ -72,24 +85,28 @@ class MetricsLog:
             return
         local = torch.stack(self._on_device)
         self._on_device = []
-        for loss, gradient_norm in self.accelerator.reduce(local, reduction="mean").tolist():
+        for *values, gradient_norm in self.accelerator.reduce(local, reduction="mean").tolist():
             first = self.step * self.batch_size
             self.step += 1
-            if not (math.isfinite(loss) and math.isfinite(gradient_norm)):
+            losses = dict(zip(self._names, values, strict=True))
+            if not all(math.isfinite(value) for value in (*values, gradient_norm)):
+                rest = "".join(f", {name} {value}" for name, value in losses.items() if name != "loss")
                 raise FloatingPointError(
-                    f"Step {self.step}, of the clips {first} to {first + self.batch_size - 1}, has the loss {loss} "
-                    f"and a gradient of norm {gradient_norm}. Lower learning_rate or max_grad_norm and start anew in "
-                    "another --output_dir."
+                    f"Step {self.step}, of the clips {first} to {first + self.batch_size - 1}, has the loss "
+                    f"{losses['loss']}{rest} and a gradient of norm {gradient_norm}. Lower learning_rate or "
+                    "max_grad_norm and start anew in another --output_dir."
                 )
-            self.losses.append(loss)
+            for name, value in losses.items():
+                self._losses.setdefault(name, []).append(value)
 
     def write(self, **values: float) -> dict[str, Any]:
         """Write a line for the steps since the last one; returns it. The losses must be settled.
 
         A disk that is full costs no line: those that could not be written are kept for the next time.
         """
-        row = {"step": self.step, "loss": sum(self.losses) / len(self.losses), **values}
-        self.losses = []
+        means = {name: sum(losses) / len(losses) for name, losses in self._losses.items()}
+        row = {"step": self.step, **means, **values}
+        self._losses = {}
         if self.accelerator.is_main_process:
             self._append(json.dumps(row) + "\n")
             try:

@@ -1,0 +1,272 @@
+r"""Factor heads: from the patches that the encoder sees, tell what the synthesizer drew. Alone, or beside redrawing.
+
+Nobody else can have this objective: here every generative factor of every clip is known. Linear heads read
+
+    each visible token     whether an event sounds in the 160 ms of its patch, and whether one begins there
+    their mean             f0, cutoff, background level (each as its logarithm), modulation index, partials, number of
+                           events; whether there is damping and a burst; the kind of source
+
+The loss is $w_r L_r + w_f L_f$ with $L_r$ that of the masked autoencoder and $L_f$ the mean over heads: cross-entropy
+for what is or is not, squared error of values scaled so that their range is [-1, 1]. What a clip has not (a cutoff
+without damping) is not asked of it. A factor that does not vary in a preset has no head. Of a clip with several
+sources those of its first event count. The heads are dropped when a model is released.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from audiopg.data_scripts.synthesis import Parameters, Preset
+from audiopg.data_scripts.synthesis.parameters import MODES
+from audiopg.modeling.configuration_audiopg import AudioPGConfig
+from audiopg.modeling.losses_audiopg import reconstruction_loss
+from audiopg.modeling.modeling_audiopg import AudioPGForPreTraining, AudioPGModel
+from audiopg.modeling.patches_audiopg import patchify
+from audiopg.modeling.spectrogram_audiopg import HOP_LENGTH_SECONDS
+from audiopg.training.engine.objective import LOSS
+from audiopg.training.objectives.masked_audio import MaskedAudio, num_patches_of, with_initial_weights
+from audiopg.training.objectives.recipe import FactorsRecipe, PretrainingRecipe
+
+_HEADS = "heads."
+
+CONTINUOUS: Mapping[str, str | None] = {
+    "f0": None,
+    "cutoff": "damping",
+    "noise_gain": None,
+    "modulation_index": "fm",
+    "num_partials": "harmonic",
+    "num_events": None,
+}
+"""Parameters that are numbers, and what a clip must have for them to be heard: `damping`, or a kind of source."""
+
+LOGARITHMIC = frozenset({"f0", "cutoff", "noise_gain"})
+BINARY: Mapping[str, str] = {"damping": "damping_probability", "transient": "transient_probability"}
+"""What a clip has or has not, and the range that says how often."""
+
+
+def scale_of(preset: Preset, name: str) -> tuple[float, float] | None:
+    """Ends of a continuous factor's range, or of its logarithm to base 2; None if it does not vary.
+
+    Example:
+        >>> from audiopg.data_scripts.synthesis import get_preset
+        >>> scale_of(get_preset("reference", f0=(64, 2048)), "f0"), scale_of(get_preset("sine"), "num_events")
+        ((6.0, 11.0), None)
+    """
+    ends = torch.tensor([preset.ranges[name].low, preset.ranges[name].high], dtype=torch.float64)
+    low, high = (ends.log2() if name in LOGARITHMIC else ends).tolist()
+    return (low, high) if -torch.inf < low < high else None
+
+
+def heads_of(preset: Preset) -> dict[str, int]:
+    """Outputs of each clip-wise head that a preset needs, by factor.
+
+    Example:
+        >>> from audiopg.data_scripts.synthesis import get_preset
+        >>> heads_of(get_preset("sine"))
+        {'f0': 1}
+    """
+    sizes = {name: 1 for name in CONTINUOUS if scale_of(preset, name) is not None}
+    sizes |= {name: 1 for name, chance in BINARY.items() if 0 < preset.ranges[chance].low < 1}
+    if len(preset.ranges["mode"].values) > 1:
+        sizes["mode"] = len(MODES)
+    kinds = preset.ranges["mode"].values
+    return {name: size for name, size in sizes.items() if CONTINUOUS.get(name) in (None, "damping", *kinds)}
+
+
+def clip_targets(parameters: Parameters) -> dict[str, Tensor]:
+    """What each head should say of each clip.
+
+    Args:
+        parameters: Of the clips.
+
+    Returns:
+        By factor, float32 of shape `(batch,)`: a scaled value, or NaN where the clip has none; 0 or 1; or, for `mode`,
+        the position in `MODES`.
+
+    Example:
+        >>> from audiopg.data_scripts.synthesis import draw
+        >>> clip_targets(draw("sine", seed=0, indices=range(2)))["f0"].abs().max() <= 1
+        tensor(True)
+    """
+
+    def first(name: str) -> Tensor:
+        values = parameters[name]
+        return values if values.dim() == 1 else values[:, 0]
+
+    targets = {}
+    for name in heads_of(parameters.preset):
+        values = first(name).double()
+        if name in CONTINUOUS:
+            low, high = scale_of(parameters.preset, name) or (0.0, 1.0)
+            values = (2 * (values.log2() if name in LOGARITHMIC else values) - low - high) / (high - low)
+            needed = CONTINUOUS[name]
+            if needed is not None:
+                has = first("damping") if needed == "damping" else first("mode") == MODES.index(needed)
+                values = values.masked_fill(~has, torch.nan)
+        targets[name] = values.float()
+    return targets
+
+
+def time_targets(parameters: Parameters, rows: int, patch_seconds: float) -> Tensor:
+    """Whether an event sounds, and whether one begins, in the time of each row of patches.
+
+    Args:
+        parameters: Of the clips.
+        rows: Patches along time.
+        patch_seconds: How long each lasts.
+
+    Returns:
+        Zeros and ones, float32, shape `(batch, rows, 2)`.
+
+    Example:
+        >>> from audiopg.data_scripts.synthesis import draw
+        >>> time_targets(draw("sine", seed=0, indices=[0], duration=0.32), rows=2, patch_seconds=0.16).tolist()
+        [[[1.0, 1.0], [1.0, 0.0]]]
+    """
+    onset, length = (parameters[name][:, :, None] for name in ("onset", "event_length"))  # (B, events, 1)
+    start = torch.arange(rows, dtype=torch.float64) * patch_seconds
+    exists = parameters.event_exists[:, :, None]
+    sounds = (onset < start + patch_seconds) & (onset + length > start) & exists
+    begins = (onset >= start) & (onset < start + patch_seconds) & exists
+    return torch.stack([sounds.any(dim=1), begins.any(dim=1)], dim=-1).float()
+
+
+class FactorHeadsModel(AudioPGForPreTraining):
+    """The masked autoencoder with linear heads on what its encoder sees.
+
+    Args:
+        config: Of the autoencoder.
+        head_sizes: Outputs of each clip-wise head, as from `heads_of`.
+        weights: Of the two losses.
+
+    Example:
+        >>> from audiopg.data_scripts.synthesis import draw
+        >>> parameters = draw("reference", seed=0, indices=range(2), duration=0.64)
+        >>> model = FactorHeadsModel(AudioPGConfig.of_size("tiny"), heads_of(parameters.preset), FactorsRecipe())
+        >>> targets = {"time": time_targets(parameters, 4, 0.16), **clip_targets(parameters)}
+        >>> losses = model(torch.randn(2, 64, 128), torch.rand(2, 32), targets)
+        >>> list(losses)[:3]
+        ['loss', 'reconstruction', 'factors']
+    """
+
+    def __init__(self, config: AudioPGConfig, head_sizes: Mapping[str, int], weights: FactorsRecipe) -> None:
+        super().__init__(config)
+        self.weights = weights
+        self.heads = nn.ModuleDict(
+            {name: nn.Linear(config.hidden_size, size) for name, size in {"time": 2, **head_sizes}.items()}
+        )
+        # What has no part in the loss gets no gradient, and processes would wait for it.
+        self.decoder.requires_grad_(weights.reconstruction_weight > 0)
+        self.heads.requires_grad_(weights.factors_weight > 0)
+
+    def forward(  # type: ignore[override]  # losses alone, and targets to compute them with
+        self, input_values: Tensor, noise: Tensor, targets: Mapping[str, Tensor]
+    ) -> dict[str, Tensor]:
+        """Losses of a batch.
+
+        Args:
+            input_values: Shape `(batch, frames, mel bins)`.
+            noise: Shape `(batch, patches)`.
+            targets: `time` as from `time_targets`, and those of `clip_targets`.
+
+        Returns:
+            Scalars: `loss`, and those that it is made of.
+        """
+        encoded = self.audiopg(input_values, None, noise, return_dict=True)
+        losses: dict[str, Tensor] = {}
+        if self.weights.reconstruction_weight:
+            logits = self.decoder(encoded.last_hidden_state, encoded.mask, encoded.ids_restore, None)
+            patches = patchify(input_values, self.config.patch_size)
+            losses["reconstruction"] = reconstruction_loss(
+                logits, patches, encoded.mask, norm_pix_loss=self.config.norm_pix_loss
+            )
+        by_head: dict[str, Tensor] = {}
+        if self.weights.factors_weight:
+            by_head = self._head_losses(encoded, targets)
+            losses["factors"] = torch.stack(list(by_head.values())).mean()
+        parts = {"reconstruction": self.weights.reconstruction_weight, "factors": self.weights.factors_weight}
+        total = torch.stack([parts[name] * value for name, value in losses.items()]).sum()
+        return {LOSS: total, **losses, **{f"factors/{name}": value.detach() for name, value in by_head.items()}}
+
+    def _head_losses(self, encoded: Any, targets: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        tokens = encoded.last_hidden_state[:, 1:]
+        # Which row of patches each visible token stands in: token i is the patch of rank i.
+        patch = encoded.ids_restore.argsort(dim=1)[:, : tokens.shape[1]]
+        row = (patch // self.config.num_mel_patches)[..., None].expand(-1, -1, 2)
+        said = self.heads["time"](tokens).float()
+        losses = {
+            "time": nn.functional.binary_cross_entropy_with_logits(said, targets["time"].gather(1, row)),
+        }
+        mean = encoded.pooler_output
+        for name, head in self.heads.items():
+            if name != "time":
+                losses[name] = head_loss(name, head(mean).float(), targets[name])
+        return losses
+
+
+def head_loss(name: str, said: Tensor, target: Tensor) -> Tensor:
+    """Loss of one clip-wise head, a mean over all clips.
+
+    Those that are not asked count as 0, so that the loss of a batch is the mean of those of its equal parts.
+
+    Args:
+        name: Of the factor.
+        said: Shape `(batch, outputs)`.
+        target: As from `clip_targets`, shape `(batch,)`.
+
+    Returns:
+        A scalar.
+
+    Example:
+        >>> float(head_loss("cutoff", torch.tensor([[0.5], [9.0]]), torch.tensor([0.0, torch.nan])))
+        0.125
+    """
+    if name == "mode":
+        return nn.functional.cross_entropy(said, target.long())
+    if name in BINARY:
+        return nn.functional.binary_cross_entropy_with_logits(said[:, 0], target)
+    asked = ~target.isnan()
+    return torch.where(asked, said[:, 0] - target.nan_to_num(), 0.0).square().mean()
+
+
+class FactorHeads(MaskedAudio):
+    """Predicts what the synthesizer drew, alone or beside redrawing (`Objective`)."""
+
+    @classmethod
+    def build_model(cls, recipe: PretrainingRecipe) -> nn.Module:
+        """The masked autoencoder of the same seed, with heads."""
+        torch.manual_seed(recipe.seed)
+        model = FactorHeadsModel(recipe.config, heads_of(recipe.clips), recipe.factors)
+        return with_initial_weights(model, recipe)
+
+    @classmethod
+    def released(cls, recipe: PretrainingRecipe, weights: Mapping[str, Tensor]) -> Any:
+        """The masked autoencoder without heads; the encoder alone where no decoder was trained."""
+        kept = {name: value for name, value in weights.items() if not name.startswith(_HEADS)}
+        if recipe.factors.reconstruction_weight:
+            return super().released(recipe, kept)
+        prefix = f"{AudioPGForPreTraining.base_model_prefix}."
+        model = AudioPGModel(recipe.config)
+        encoder = {name.removeprefix(prefix): value for name, value in kept.items() if name.startswith(prefix)}
+        model.load_state_dict(encoder, strict=True)
+        return model
+
+    def draw(self, examples: range) -> tuple[Parameters, dict[str, Tensor]]:
+        """Parameters of the clips, and what is to be told of them."""
+        parameters: Parameters = super().draw(examples)
+        rows = num_patches_of(self.recipe) // self.recipe.config.num_mel_patches
+        patch_seconds = self.recipe.config.patch_size * HOP_LENGTH_SECONDS
+        return parameters, {"time": time_targets(parameters, rows, patch_seconds), **clip_targets(parameters)}
+
+    def batch(self, examples: range, drawn: Any, device: torch.device) -> dict[str, Tensor]:
+        """As of `MaskedAudio`, and the targets by name."""
+        parameters, targets = drawn
+        moved = {name: value.to(device, non_blocking=True) for name, value in targets.items()}
+        return {**super().batch(examples, parameters, device), **moved}
+
+    def loss(self, model: nn.Module, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Those of `FactorHeadsModel`."""
+        inputs = {name: batch[name] for name in ("input_values", "noise")}
+        return model(**inputs, targets={name: value for name, value in batch.items() if name not in inputs})

@@ -1,0 +1,274 @@
+"""The family of the paper: a masked autoencoder of log-mel spectrograms, of synthesized clips or recordings."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from audiopg.data_scripts.counter_random import uniform
+from audiopg.modeling.configuration_audiopg import AudioPGConfig
+from audiopg.modeling.feature_extraction_audiopg import AudioPGFeatureExtractor
+from audiopg.modeling.modeling_audiopg import AudioPGForPreTraining
+from audiopg.modeling.patches_audiopg import num_visible_patches
+from audiopg.modeling.spectrogram_audiopg import num_frames
+from audiopg.training.engine.objective import LOSS
+from audiopg.training.engine.optimisation import adamw, learning_rate_at
+from audiopg.training.engine.throughput import block_flop, phase
+from audiopg.training.objectives.evidence import run_saw_real_data
+from audiopg.training.objectives.recipe import PretrainingRecipe
+from audiopg.training.objectives.sources import Source, SyntheticSource
+from audiopg.training.objectives.statistics import mean_and_std, measure_statistics
+
+_WINDOW = "hann"
+
+# What a model's weights fit to, and what they were trained with.
+_SHAPE = (
+    *("num_mel_bins", "patch_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size"),
+    *("hidden_act", "layer_norm_eps", "qkv_bias"),
+    *("decoder_hidden_size", "decoder_num_hidden_layers", "decoder_num_attention_heads", "decoder_intermediate_size"),
+)
+
+
+class MaskedAudio:
+    """Hides patches of clips and has them redrawn (`Objective`).
+
+    Args:
+        recipe: Which clips, and which model.
+        measured: As from `measure`.
+
+    Raises:
+        ValueError: if the weights to start from do not fit, or recordings are not those that the run began with.
+    """
+
+    splits: ClassVar[bool] = True  # every clip hides as many patches as every other
+
+    def __init__(self, recipe: PretrainingRecipe, measured: Mapping[str, Any]) -> None:
+        self.recipe, self.statistics = recipe, measured
+        self.feature_extractor = build_feature_extractor(recipe, measured)
+        self.source = build_source(recipe, measured)
+        self.model: nn.Module = self.build_model(recipe)
+
+    @classmethod
+    def measure(cls, recipe: PretrainingRecipe, device: torch.device) -> dict[str, Any]:
+        """The statistics that a run standardises with: `find_statistics`."""
+        return find_statistics(recipe, device)
+
+    @classmethod
+    def flop_per_example(cls, recipe: PretrainingRecipe) -> float:
+        """`flop_per_clip` of the recipe's model and clips."""
+        return flop_per_clip(recipe.config, num_patches_of(recipe))
+
+    @classmethod
+    def build_model(cls, recipe: PretrainingRecipe) -> nn.Module:
+        """The recipe's model, with its initial weights."""
+        torch.manual_seed(recipe.seed)
+        return with_initial_weights(AudioPGForPreTraining(recipe.config), recipe)
+
+    @classmethod
+    def released(cls, recipe: PretrainingRecipe, weights: Mapping[str, Tensor]) -> Any:
+        """The model that others are given, out of the weights of a checkpoint."""
+        model = AudioPGForPreTraining(recipe.config)
+        model.load_state_dict(weights, strict=True)
+        return model
+
+    def draw(self, examples: range) -> Any:
+        """Parameters of synthesized clips, or recorded samples."""
+        return self.source.draw(torch.arange(examples.start, examples.stop))
+
+    def batch(self, examples: range, drawn: Any, device: torch.device) -> dict[str, Tensor]:
+        """`input_values`, shape `(batch, frames, mel bins)`, and `noise`, shape `(batch, patches)`."""
+        with phase("reading" if self.recipe.recordings else "synthesis"):
+            waveforms = self.source.waveforms(drawn, device)
+        return self.inputs(examples, waveforms)
+
+    def inputs(self, examples: range, waveforms: Tensor) -> dict[str, Tensor]:
+        """The same of clips that are there already, shape `(batch, samples)`."""
+        with phase("log-mel"):
+            values = self.feature_extractor.extract(waveforms)
+        # Counted on the device: an index that is copied there would be waited for.
+        indices = torch.arange(examples.start, examples.stop, device=values.device)
+        num_patches = values[0].numel() // self.feature_extractor.patch_size**2
+        return {"input_values": values, "noise": masking_noise(self.recipe.seed, indices, num_patches, values.device)}
+
+    def loss(self, model: nn.Module, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Mean squared error of the hidden patches."""
+        return {LOSS: model(**batch).loss}
+
+    def optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
+        """AdamW."""
+        return adamw(model, self.recipe)
+
+    def learning_rate(self, step: int) -> float:
+        """By the recipe's schedule."""
+        return learning_rate_at(step, self.recipe)
+
+    def facts(self) -> dict[str, Any]:
+        """The objective's name, and what is known of the data."""
+        return {"objective": self.recipe.objective, "saw_real_data": run_saw_real_data(self.recipe, self.statistics)}
+
+
+def masking_noise(seed: int, indices: Tensor, num_patches: int, device: torch.device | str) -> Tensor:
+    """Which patches of which clip are masked, as noise to be ranked: a function of seed and index alone.
+
+    Args:
+        seed: Of the run.
+        indices: Clip indices, shape `(batch,)`.
+        num_patches: Patches of a clip.
+        device: Where to draw; every device draws the same.
+
+    Returns:
+        float32 in [0, 1], shape `(batch, num_patches)`.
+
+    Example:
+        >>> masking_noise(0, torch.tensor([3]), 8, "cpu").shape
+        torch.Size([1, 8])
+    """
+    return uniform(seed, indices.to(device), "masking", (num_patches,)).float()
+
+
+def build_feature_extractor(recipe: PretrainingRecipe, statistics: Mapping[str, Any]) -> AudioPGFeatureExtractor:
+    """The extractor that goes with the model of this recipe."""
+    config = recipe.config
+    return AudioPGFeatureExtractor(
+        sampling_rate=int(recipe.clips.sampling_rate),
+        num_mel_bins=config.num_mel_bins,
+        patch_size=config.patch_size,
+        window=statistics["window"],
+        mean=statistics["mean"],
+        std=statistics["std"],
+        statistics=dict(statistics),
+    )
+
+
+def build_source(recipe: PretrainingRecipe, statistics: Mapping[str, Any]) -> Source:
+    """The source of the recipe's clips.
+
+    Raises:
+        ValueError: if the folder of recordings is not the one that the run began with.
+    """
+    if recipe.recordings is None:
+        return SyntheticSource(recipe.clips, recipe.seed)
+    from audiopg.training.objectives.recordings import Recordings  # needs soundfile, which a GPU machine may lack
+
+    recordings = Recordings(recipe.recordings, recipe.seed)
+    if recordings.description()["recordings_digest"] != statistics["recordings_digest"]:
+        raise ValueError(
+            f"{recipe.recordings.folder} has changed since the run began: it had {statistics['num_recordings']} "
+            f"recordings and has {recordings.num_files}. Restore it, or choose another --output_dir."
+        )
+    return recordings
+
+
+def find_statistics(recipe: PretrainingRecipe, device: torch.device) -> dict[str, Any]:
+    """The statistics that a run standardises with, and their origin.
+
+    Those of the weights that it starts from; or else measured on its own first clips, synthetic or recorded.
+
+    Args:
+        recipe: Of the run.
+        device: Where to render and measure.
+
+    Returns:
+        `mean`, `std`, `window`, how they came about, with recordings what was read, and `saw_real_data` of the weights
+        that will come out.
+    """
+    found: dict[str, Any] = {}
+    if recipe.init_from is not None:
+        found = _inherited_statistics(recipe.init_from)
+    elif recipe.recordings is None:
+        found = measure_statistics(recipe.clips, recipe.seed, recipe.statistics_clips, device=device)
+    if recipe.recordings is not None:
+        from audiopg.training.objectives.recordings import Recordings
+
+        recordings = Recordings(recipe.recordings, recipe.seed)
+        found = {**(found or _recorded_statistics(recipe, recordings)), **recordings.description()}
+    return {**found, "saw_real_data": run_saw_real_data(recipe, found)}
+
+
+def _inherited_statistics(folder: str) -> dict[str, Any]:
+    """The standardisation that the weights of a folder were trained with, and where that came from."""
+    extractor = AudioPGFeatureExtractor.from_pretrained(folder)
+    kept = {"mean": extractor.mean, "std": extractor.std, "window": extractor.window}
+    return {**extractor.statistics, **kept, "kept_from": Path(folder).name}
+
+
+def _recorded_statistics(recipe: PretrainingRecipe, recordings: Source) -> dict[str, Any]:
+    mean, std = mean_and_std(
+        lambda indices: recordings.waveforms(recordings.draw(indices), "cpu"),
+        recipe.statistics_clips,
+        sampling_rate=int(recipe.clips.sampling_rate),
+        num_mel_bins=recipe.config.num_mel_bins,
+        window=_WINDOW,
+    )
+    return {"mean": mean, "std": std, "window": _WINDOW, "seed": recipe.seed, "num_clips": recipe.statistics_clips}
+
+
+def with_initial_weights(model: AudioPGForPreTraining, recipe: PretrainingRecipe) -> AudioPGForPreTraining:
+    """The model, with the weights that the recipe starts from where it names some.
+
+    Args:
+        model: Of the recipe; whatever it has beyond a masked autoencoder keeps its own weights.
+        recipe: Its `init_from`.
+
+    Raises:
+        ValueError: if the weights that it starts from are of another model.
+    """
+    if recipe.init_from is None:
+        return model
+    loaded: Any = AudioPGForPreTraining.from_pretrained(recipe.init_from, output_loading_info=True)
+    source, report = loaded
+    if report["missing_keys"]:
+        raise ValueError(
+            f"init_from is a pre-trained model with its decoder, got {recipe.init_from} without "
+            f"{len(report['missing_keys'])} of its weights; name the folder that it was fine-tuned from."
+        )
+    different = [
+        f"{name} {getattr(source.config, name)}"
+        for name in _SHAPE
+        if getattr(source.config, name) != getattr(model.config, name)
+    ]
+    if different:
+        raise ValueError(
+            f"init_from is a model of the recipe's shape (size {recipe.size!r}), got {', '.join(different)}; change "
+            "size or model."
+        )
+    model.load_state_dict(model.state_dict() | source.state_dict(), strict=True)
+    return model
+
+
+def num_patches_of(recipe: PretrainingRecipe) -> int:
+    """Patches of one of the recipe's clips."""
+    config, clips = recipe.config, recipe.clips
+    rows = -(-num_frames(clips.num_samples, int(clips.sampling_rate)) // config.patch_size)
+    return rows * config.num_mel_patches
+
+
+def flop_per_clip(config: AudioPGConfig, num_patches: int) -> int:
+    r"""FLOP of a training step per clip: forward, and backward at twice that.
+
+    The encoder sees $1 + \lfloor n (1 - r) \rfloor$ tokens, the decoder all $1 + n$. Besides the blocks there are
+    three linear layers: patches into the encoder, tokens into the decoder, patches out of it. The backward pass has
+    two products, for the inputs and for the weights, where the forward pass has one.
+
+    Args:
+        config: Of the model.
+        num_patches: Patches $n$ of a clip.
+
+    Returns:
+        The number, synthesis and log-mel not included.
+
+    Example:
+        >>> round(flop_per_clip(AudioPGConfig(), num_patches=512) / 1e9)
+        159
+    """
+    visible = num_visible_patches(num_patches, config.mask_ratio)
+    pixels, width, decoder_width = config.patch_size**2, config.hidden_size, config.decoder_hidden_size
+    encoder = config.num_hidden_layers * block_flop(1 + visible, width, config.intermediate_size)
+    decoder = config.decoder_num_hidden_layers * block_flop(
+        1 + num_patches, decoder_width, config.decoder_intermediate_size
+    )
+    ends = num_patches * decoder_width * pixels + visible * pixels * width
+    linear = 2 * (ends + (1 + visible) * width * decoder_width)
+    return 3 * (encoder + decoder + linear)

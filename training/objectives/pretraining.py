@@ -1,0 +1,149 @@
+"""From a recipe to a run of its objective, and from a run's folder to the model that came out of it."""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import safetensors.torch
+
+from audiopg.data_scripts.synthesis import SYNTHESIZER_VERSION
+from audiopg.modeling.feature_extraction_audiopg import AudioPGFeatureExtractor
+from audiopg.training.engine.loop import profile, train
+from audiopg.training.objectives.factor_heads import FactorHeads
+from audiopg.training.objectives.masked_audio import MaskedAudio, build_feature_extractor
+from audiopg.training.objectives.recipe import PretrainingRecipe
+from audiopg.training.runs.checkpoints import WEIGHTS, checkpoints_of, newest_sound_checkpoint, sound, step_of, verify
+from audiopg.training.runs.folder import fingerprint, name_of
+from audiopg.training.runs.recipes import load_recipe
+
+FAMILIES: Mapping[str, type[MaskedAudio]] = MappingProxyType(
+    {"masked_audio": MaskedAudio, "factor_heads": FactorHeads}
+)
+"""What `objective` of a recipe names."""
+
+
+def made_with(recipe: PretrainingRecipe) -> dict[str, str]:
+    """Versions of what makes a run's examples: with others it would go on, on other clips."""
+    return {"synthesizer": SYNTHESIZER_VERSION} if recipe.preset else {}
+
+
+def read_recipe(path: Path) -> PretrainingRecipe:
+    """The recipe in a file."""
+    return load_recipe(PretrainingRecipe, path)
+
+
+def pretrain(recipe: PretrainingRecipe, folder: Path) -> dict[str, Any]:
+    """Run a recipe to its end, or to a signal, from the last checkpoint in `folder` if there is one.
+
+    Args:
+        recipe: What to run.
+        folder: Where everything goes.
+
+    Returns:
+        The facts of the run, as `engine.loop.train` returns them.
+
+    Raises:
+        Exception: as `engine.loop.train`.
+    """
+    return train(recipe, folder, FAMILIES[recipe.objective], made_with(recipe), read_recipe)
+
+
+def profile_steps(recipe: PretrainingRecipe, folder: Path) -> str:
+    """Where the time of a recipe's step goes, as a table; nothing is trained (see `engine.loop.profile`)."""
+    return profile(recipe, folder, FAMILIES[recipe.objective], made_with(recipe), read_recipe)
+
+
+def run_name(recipe: PretrainingRecipe) -> str:
+    """A name for what a recipe would train, with this synthesizer and whatever precision."""
+    return fingerprint(recipe, made_with(recipe))
+
+
+@dataclass(frozen=True)
+class TrainedRun:
+    """A run's folder, read with suspicion: weights come from checkpoints that are what was written.
+
+    Args:
+        folder: As `training/pretrain.py` left it.
+        recipe: Of the run.
+        statistics: What it standardises with.
+
+    Example:
+        >>> TrainedRun.open(Path("nothing"))
+        Traceback (most recent call last):
+        ...
+        ValueError: nothing holds no run (no recipe.yaml); give a folder of training/pretrain.py.
+    """
+
+    folder: Path
+    recipe: PretrainingRecipe
+    statistics: Mapping[str, Any]
+
+    @classmethod
+    def open(cls, folder: Path) -> "TrainedRun":
+        """Read a run's folder.
+
+        Raises:
+            ValueError: if it holds no run.
+        """
+        for name in ("recipe.yaml", "statistics.json"):
+            if not (folder / name).is_file():
+                raise ValueError(f"{folder} holds no run (no {name}); give a folder of training/pretrain.py.")
+        statistics = json.loads((folder / "statistics.json").read_text(encoding="utf-8"))
+        return cls(folder, read_recipe(folder / "recipe.yaml"), statistics)
+
+    @cached_property
+    def name(self) -> str:
+        """What its checkpoints carry."""
+        return name_of(self.folder, self.recipe)
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """`run.json`.
+
+        Raises:
+            ValueError: if the run has not finished.
+        """
+        path = self.folder / "run.json"
+        if not path.exists():
+            raise ValueError(
+                f"{self.folder} holds no finished run (no run.json); let training/pretrain.py run it to its end."
+            )
+        return json.loads(path.read_text(encoding="utf-8"))
+
+    def feature_extractor(self) -> AudioPGFeatureExtractor:
+        """The extractor that goes with its model."""
+        return build_feature_extractor(self.recipe, self.statistics)
+
+    def model(self) -> Any:
+        """The model to be given to others, of the newest checkpoint that can be trusted.
+
+        Raises:
+            ValueError: if there is none.
+        """
+        newest = newest_sound_checkpoint(self.folder, self.name)
+        if newest is None:
+            raise ValueError(f"{self.folder} has no checkpoint; let training/pretrain.py run longer.")
+        return self._released(newest[0])
+
+    def final_model(self) -> Any:
+        """The model of the last step of a finished run.
+
+        Raises:
+            ValueError: if the run has not finished, or its last checkpoint is not what was written.
+        """
+        last = self.folder / "checkpoints" / f"step_{self.facts['steps']:08d}"
+        verify(last, self.name)
+        return self._released(last)
+
+    def _released(self, checkpoint: Path) -> Any:
+        weights = safetensors.torch.load_file(checkpoint / WEIGHTS)
+        return FAMILIES[self.recipe.objective].released(self.recipe, weights)
+
+    def weights_files(self) -> Iterator[tuple[int, Path]]:
+        """Steps, and files of the weights after them, of all checkpoints that can be trusted, oldest first."""
+        for checkpoint, _ in sound(checkpoints_of(self.folder), self.name):
+            yield step_of(checkpoint), checkpoint / WEIGHTS
