@@ -216,7 +216,8 @@ def parse_overrides(arguments: Sequence[str]) -> dict[str, Any]:
         if not word.startswith("--") or ("=" not in word and not words):
             raise ValueError(f"Overrides are pairs such as `--num_clips 1000`, got {word!r}.")
         path, _, text = word[2:].partition("=")
-        value = _read_yaml(text if "=" in word else words.pop(0), f"--{path}")
+        text = text if "=" in word else words.pop(0)
+        value = _read_yaml(text, f"--{path}") if text else text  # YAML: None; a shell's "" is empty text
         *mappings, name = path.split(".")
         target = overrides
         for mapping in mappings:

@@ -103,6 +103,15 @@ def test_overrides_replace_fields_and_extend_mappings():
     assert recipe.num_steps == 640 // recipe.batch_size
 
 
+def test_recordings_replace_a_preset_on_the_command_line():
+    words = ["--preset", "", "--recordings.folder", "sounds", "--max_minutes=null"]
+    recipe = load_recipe(PretrainingRecipe, "tiny", parse_overrides(words))
+    assert (recipe.preset, recipe.recordings) == ("", RecordingsRecipe(folder="sounds"))
+    words = ["--preset=sine", "--recordings", "null"]
+    recipe = load_recipe(PretrainingRecipe, "recordings", parse_overrides(words))
+    assert (recipe.preset, recipe.recordings) == ("sine", None)
+
+
 def test_a_started_batch_counts_as_a_step():
     assert build_recipe(PretrainingRecipe, {**COMPLETE, "num_clips": 65, "batch_size": 32}).num_steps == 3
 
