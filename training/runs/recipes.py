@@ -8,8 +8,9 @@ import argparse
 import copy
 import difflib
 import re
+import types
 import typing
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, Field, fields, is_dataclass
 from functools import cache
 from pathlib import Path
@@ -48,7 +49,9 @@ def _read_yaml(text: str, where: str) -> Any:
 
 def _section(annotation: Any) -> type | None:
     """The dataclass that a field holds, always or where it is not None."""
-    return next((kind for kind in (annotation, *typing.get_args(annotation)) if is_dataclass(kind)), None)  # type: ignore[return-value]
+    is_union = isinstance(annotation, types.UnionType)
+    kinds = typing.get_args(annotation) if is_union else (annotation,)
+    return next((kind for kind in kinds if is_dataclass(kind)), None)
 
 
 def _default(known: Field) -> Any:
@@ -68,7 +71,7 @@ def _parser_of(kind: type) -> jsonargparse.ArgumentParser:
 
 def _add_fields(parser: jsonargparse.ArgumentParser, kind: Any, prefix: str, title: str) -> None:
     group = parser.add_argument_group(title)
-    parameters = [p for base in kind.__mro__ for p in docstring_parser.parse(base.__doc__ or "").params]
+    parameters = [p for base in reversed(kind.__mro__) for p in docstring_parser.parse(base.__doc__ or "").params]
     meanings = {p.arg_name: (p.description or "").replace("%", "%%") for p in parameters}
     annotations = typing.get_type_hints(kind)
     for known in fields(kind):
@@ -166,14 +169,12 @@ def _build(kind: Any, values: Any, prefix: str) -> Any:
 
 def given(section: Any) -> dict[str, Any]:
     """What a section sets, by name: its fields that are not None."""
-    values = {f.name: getattr(section, f.name) for f in fields(section)}
-    return {name: value for name, value in values.items() if value is not None}
+    return {name: value for name, value in vars(section).items() if value is not None}
 
 
 def plain(recipe: Any) -> dict[str, Any]:
     """A recipe as the values that `build_recipe` makes it of: every field, and what each section sets."""
-    values = {f.name: getattr(recipe, f.name) for f in fields(recipe)}
-    return {name: given(value) if is_dataclass(value) else value for name, value in values.items()}
+    return {name: given(value) if is_dataclass(value) else value for name, value in vars(recipe).items()}
 
 
 def differences(recipe: Any) -> dict[str, Any]:
@@ -188,8 +189,7 @@ def differences(recipe: Any) -> dict[str, Any]:
         >>> differences(Tea(3.0))
         {'minutes': 3.0}
     """
-    values = {f.name: getattr(recipe, f.name) for f in fields(recipe)}
-    changed = {f.name: values[f.name] for f in fields(recipe) if values[f.name] != _default(f)}
+    changed = {f.name: getattr(recipe, f.name) for f in fields(recipe) if getattr(recipe, f.name) != _default(f)}
     return {name: differences(value) if is_dataclass(value) else value for name, value in changed.items()}
 
 
@@ -228,13 +228,15 @@ def parse_overrides(arguments: Sequence[str]) -> dict[str, Any]:
     return overrides
 
 
-def _merged(values: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    """`values` with `changes`: a mapping is extended, anything else replaced."""
-    merged = dict(values)
-    for name, value in changes.items():
-        extends = isinstance(value, dict) and isinstance(values.get(name), dict)
-        merged[name] = {**values[name], **value} if extends else value
-    return merged
+def extended(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """`values` with `changes`: a mapping is extended, anything else replaced.
+
+    Example:
+        >>> extended({"preset": "sine", "synthesis": {"duration": 2}}, {"synthesis": {"f0": 440}})
+        {'preset': 'sine', 'synthesis': {'duration': 2, 'f0': 440}}
+    """
+    both = {name for name in changes if isinstance(changes[name], dict) and isinstance(values.get(name), dict)}
+    return {**values, **changes, **{name: {**values[name], **changes[name]} for name in both}}
 
 
 def _read_values(path: Path) -> dict[str, Any]:
@@ -270,5 +272,5 @@ def load_recipe(kind: type[Recipe], path: Path | str, overrides: dict[str, Any] 
         parent = _read_values(path.parent / f"{values.pop('extends')}.yaml")
         if "extends" in parent:
             raise ValueError(f"{path} extends a recipe that extends another; one step is allowed: repeat its fields.")
-        values = _merged(parent, values)
-    return build_recipe(kind, _merged(values, overrides or {}))
+        values = extended(parent, values)
+    return build_recipe(kind, extended(values, overrides or {}))
