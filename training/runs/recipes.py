@@ -47,7 +47,7 @@ def _read_yaml(text: str, where: str) -> Any:
         raise ValueError(f"{where}: {text!r} is not a value that YAML can read; quote it.\n{error}") from error
 
 
-def _section(annotation: Any) -> type | None:
+def _section(annotation: Any) -> Any:
     """The dataclass that a field holds, always or where it is not None."""
     is_union = isinstance(annotation, types.UnionType)
     kinds = typing.get_args(annotation) if is_union else (annotation,)
