@@ -12,23 +12,50 @@ are the frame embeddings and the clip embedding: every moment counts once, howev
 one window has exactly the mean of its patch tokens. One window is in memory at a time, or one batch of them.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from .configuration_audiopg import check_pooling
 from .feature_extraction_audiopg import ArrayLike, AudioPGFeatureExtractor, split_clips
-from .spectrogram_audiopg import frame_length, hop_length, num_frames
+from .spectrogram_audiopg import frame_length, hop_length, num_frames, samples_spanned
 
 WINDOW_SECONDS = 10.24
 """The length of clip that the models are pre-trained on: 64 time patches."""
 
 OVERLAP_SECONDS = 2.56
 """A quarter of a window: a moment at the seam of two is at least 1.28 s inside one of them."""
+
+
+class WindowOptions(TypedDict, total=False):
+    """How recordings longer than a window are cut.
+
+    Args:
+        window_seconds: Length of the windows, by default `WINDOW_SECONDS`.
+        overlap_seconds: What neighbouring windows share, by default `OVERLAP_SECONDS`.
+    """
+
+    window_seconds: float
+    overlap_seconds: float
+
+
+class EmbeddingOptions(WindowOptions, total=False):
+    """How recordings are embedded; `window_seconds` and `overlap_seconds` as in `WindowOptions`.
+
+    Args:
+        pooling: "mean", the default, takes the mean over the mel patches of a moment; "mel" keeps them side by side,
+            lowest first: `num_mel_bins / patch_size` times as wide, which tells linear classifiers at which height of
+            the spectrum something was.
+        batch_size: Windows at a time, by default 16; it changes nothing but speed and memory.
+    """
+
+    pooling: str
+    batch_size: int
 
 
 @dataclass(frozen=True)
@@ -129,7 +156,7 @@ def plan_windows(
     length, last = min(longest, num_patches), max(0, num_patches - longest)
     firsts = [*range(0, last, longest - shared), last]
     # The frames of a window's last patch reach further than the window's nominal length, by 15 ms at 16 kHz.
-    samples = length * samples_per_patch - hop_length(sampling_rate) + frame_length(sampling_rate)
+    samples = samples_spanned(length * patch_size, sampling_rate)
     starts = [first * samples_per_patch for first in firsts]
     return [
         Window(first, length, start, min(start + samples, num_samples))
@@ -238,10 +265,9 @@ def frame_embeddings(
     feature_extractor: AudioPGFeatureExtractor,
     waveforms: ArrayLike | Sequence[ArrayLike],
     *,
-    device: torch.device,
-    window_seconds: float = WINDOW_SECONDS,
-    overlap_seconds: float = OVERLAP_SECONDS,
+    device: torch.device | str,
     batch_size: int = 16,
+    **options: Unpack[WindowOptions],
 ) -> Iterator[AudioPGFrameEmbeddings]:
     """Embed recordings one after the other, `batch_size` windows at a time, across recordings if they are short.
 
@@ -250,9 +276,8 @@ def frame_embeddings(
         feature_extractor: The checkpoint's own.
         waveforms: What the feature extractor takes, of any length from 25 ms on.
         device: Where to compute; only the windows of a batch are copied there.
-        window_seconds: See `plan_windows`.
-        overlap_seconds: See `plan_windows`.
         batch_size: Windows at a time.
+        options: `window_seconds` and `overlap_seconds`, see `plan_windows`.
 
     Yields:
         The frame embeddings of each recording, in order.
@@ -264,34 +289,104 @@ def frame_embeddings(
     sampling_rate, patch_size = feature_extractor.sampling_rate, feature_extractor.patch_size
     for index, clip in enumerate(clips):
         check_mono(clip, f"recording {index}")
-    plans = [
-        plan_windows(
-            len(clip),
-            sampling_rate=sampling_rate,
-            patch_size=patch_size,
-            window_seconds=window_seconds,
-            overlap_seconds=overlap_seconds,
-        )
-        for clip in clips
-    ]
-    parts = ((index, window) for index, plan in enumerate(plans) for window in plan)
-    frames: list[Tensor] = []
-    while batch := list(islice(parts, batch_size)):
-        windows: list[Any] = [clips[index][window.start : window.end] for index, window in batch]
-        # Where no patch is padding a mask would change nothing but the speed of the attention.
-        padded = len({window.num_patches for _, window in batch}) > 1
+    plans = [plan_windows(len(clip), sampling_rate=sampling_rate, patch_size=patch_size, **options) for clip in clips]
+
+    def encode_samples(parts: Sequence[tuple[int, Window]]) -> Tensor:
+        windows: list[Any] = [clips[index][window.start : window.end] for index, window in parts]
+        padded = _hold_padding(parts)
         try:
             inputs = feature_extractor(
                 windows, sampling_rate=sampling_rate, device=device, return_attention_mask=padded
             )
         except ValueError as error:
-            error.add_note(f"Its clips are windows of recordings {batch[0][0]} to {batch[-1][0]}, counted from 0.")
+            error.add_note(f"Its clips are windows of recordings {parts[0][0]} to {parts[-1][0]}, counted from 0.")
             raise
-        for (index, window), values in zip(batch, encode(inputs), strict=True):
+        return encode(inputs)
+
+    for clip, embeddings in zip(clips, _merged(enumerate(plans), encode_samples, batch_size), strict=True):
+        yield AudioPGFrameEmbeddings(
+            embeddings, patch_times(len(clip), sampling_rate=sampling_rate, patch_size=patch_size)
+        )
+
+
+def spectrogram_embeddings(
+    encode: Callable[[Any], Tensor],
+    spectrograms: Iterable[Tensor],
+    *,
+    device: torch.device | str,
+    sampling_rate: int = 16000,
+    patch_size: int = 16,
+    padding_value: float = 0.0,
+    batch_size: int = 16,
+    **options: Unpack[WindowOptions],
+) -> Iterator[Tensor]:
+    """Embed recordings whose log-mel frames are known, as `frame_embeddings` embeds their samples.
+
+    A frame depends on its own 25 ms alone, and windows begin where patches do: whether the samples are cut or the
+    frames, the encoder hears the same; on a CPU to the last bit, but for recordings of less than 12 frames.
+
+    Args:
+        encode: From a dictionary of `input_values` and, if some patch is padding, `attention_mask`, as the feature
+            extractor makes them, to `(batch, time patches, width)`.
+        spectrograms: Standardised log-mel frames of one recording after the other, each `(frames, mel bins)`; taken
+            as they are wanted.
+        device: Where to compute; only the windows of a batch are copied there.
+        sampling_rate: Of the recordings, in Hz.
+        patch_size: Frames of 10 ms in a time patch.
+        padding_value: What stands beyond the last frame.
+        batch_size: Windows at a time.
+        options: `window_seconds` and `overlap_seconds`, see `plan_windows`.
+
+    Yields:
+        The embeddings of each recording, `(time patches, width)`, in order.
+
+    Raises:
+        ValueError: if a recording has no frame, or as `plan_windows`.
+
+    Example:
+        >>> def encode(inputs):
+        ...     return inputs["input_values"].unflatten(1, (-1, 16)).mean(dim=2)
+        >>> recordings = [torch.zeros(98, 128), torch.zeros(2000, 128)]
+        >>> [embeddings.shape for embeddings in spectrogram_embeddings(encode, recordings, device="cpu")]
+        [torch.Size([7, 128]), torch.Size([125, 128])]
+    """
+
+    def plan(frames: Tensor) -> list[Window]:
+        num_samples = samples_spanned(len(frames), sampling_rate)
+        return plan_windows(num_samples, sampling_rate=sampling_rate, patch_size=patch_size, **options)
+
+    def encode_frames(parts: Sequence[tuple[Tensor, Window]]) -> Tensor:
+        windows = [
+            frames[window.first_patch * patch_size :][: window.num_patches * patch_size] for frames, window in parts
+        ]
+        longest = max(window.num_patches for _, window in parts) * patch_size
+        padded = [pad(window, (0, 0, 0, longest - len(window)), value=padding_value) for window in windows]
+        inputs = {"input_values": torch.stack(padded).to(device)}
+        if _hold_padding(parts):
+            lengths = torch.tensor([len(window) for window in windows])
+            inputs["attention_mask"] = (torch.arange(longest) < lengths[:, None]).long().to(device)
+        return encode(inputs)
+
+    yield from _merged(((frames, plan(frames)) for frames in spectrograms), encode_frames, batch_size)
+
+
+def _hold_padding(parts: Sequence[tuple[Any, Window]]) -> bool:
+    """Whether a patch of the batch is padding: where none is, a mask would change only the speed of the attention."""
+    return len({window.num_patches for _, window in parts}) > 1
+
+
+def _merged(
+    recordings: Iterable[tuple[Any, list[Window]]], encode: Callable[[Sequence[Any]], Tensor], batch_size: int
+) -> Iterator[Tensor]:
+    """Encode the windows of recordings in batches, and yield what those of each recording say together."""
+    parts = ((recording, window, plan) for recording, plan in recordings for window in plan)
+    frames: list[Tensor] = []
+    while batch := list(islice(parts, batch_size)):
+        encoded = encode([(recording, window) for recording, window, _ in batch])
+        for (_, window, plan), values in zip(batch, encoded, strict=True):
             frames.append(values)
-            if window is plans[index][-1]:
-                times = patch_times(len(clips[index]), sampling_rate=sampling_rate, patch_size=patch_size)
-                yield AudioPGFrameEmbeddings(merge_windows(plans[index], frames), times)
+            if window is plan[-1]:
+                yield merge_windows(plan, frames)
                 frames = []
 
 
@@ -299,13 +394,16 @@ __all__ = [
     "OVERLAP_SECONDS",
     "WINDOW_SECONDS",
     "AudioPGFrameEmbeddings",
+    "EmbeddingOptions",
     "Window",
+    "WindowOptions",
     "check_mono",
     "frame_embeddings",
     "merge_windows",
     "patch_times",
     "plan_windows",
     "pool_mel_patches",
+    "spectrogram_embeddings",
     "time_patch_means",
     "time_patch_stacks",
 ]

@@ -18,7 +18,7 @@ A patch is valid when any of its frames is real. Only valid patches are ever see
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -35,14 +35,15 @@ from transformers.utils.output_capturing import capture_outputs
 
 from .configuration_audiopg import AudioPGConfig
 from .embedding_audiopg import (
-    OVERLAP_SECONDS,
-    WINDOW_SECONDS,
     AudioPGFrameEmbeddings,
+    EmbeddingOptions,
     frame_embeddings,
     pool_mel_patches,
     time_patch_stacks,
 )
 from .feature_extraction_audiopg import ArrayLike, AudioPGFeatureExtractor
+from .losses_audiopg import classification_loss, reconstruction_loss
+from .patches_audiopg import invert_permutation, patchify, random_masking, sincos_positions, valid_patches
 
 
 @dataclass
@@ -87,282 +88,6 @@ class AudioPGForPreTrainingOutput(ModelOutput):
     ids_restore: Tensor | None = None
     hidden_states: tuple[Tensor, ...] | None = None
     attentions: tuple[Tensor, ...] | None = None
-
-
-def patchify(values: Tensor, patch_size: int) -> Tensor:
-    """Cut spectrograms into square patches, time outer and mel inner, both among patches and inside each.
-
-    Args:
-        values: Shape `(batch, frames, mel bins)`.
-        patch_size: Side of a patch, in frames and in mel bins.
-
-    Returns:
-        Shape `(batch, frames * mel bins / patch_size ** 2, patch_size ** 2)`.
-
-    Raises:
-        ValueError: if a side of the spectrogram is not a multiple of `patch_size`.
-
-    Example:
-        >>> patchify(torch.arange(8.0).reshape(1, 2, 4), patch_size=2).tolist()
-        [[[0.0, 1.0, 4.0, 5.0], [2.0, 3.0, 6.0, 7.0]]]
-    """
-    batch, frames, mel_bins = values.shape
-    if frames % patch_size or mel_bins % patch_size:
-        raise ValueError(
-            f"Both sides of a spectrogram must be multiples of the patch size {patch_size}, got {frames} frames and "
-            f"{mel_bins} mel bins: pad it first."
-        )
-    rows, columns = frames // patch_size, mel_bins // patch_size
-    # (B, rows, p, columns, p) -> (B, rows, columns, p, p)
-    grid = values.reshape(batch, rows, patch_size, columns, patch_size).transpose(2, 3)
-    return grid.reshape(batch, rows * columns, patch_size * patch_size)
-
-
-def unpatchify(patches: Tensor, patch_size: int, num_mel_bins: int) -> Tensor:
-    """Put patches back together: the inverse of `patchify`.
-
-    Args:
-        patches: Shape `(batch, patches, patch_size ** 2)`.
-        patch_size: Side of a patch, in frames and in mel bins.
-        num_mel_bins: Mel bins of the spectrogram.
-
-    Returns:
-        Shape `(batch, frames, num_mel_bins)`.
-
-    Raises:
-        ValueError: if the patches do not fill whole rows of the spectrogram.
-
-    Example:
-        >>> values = torch.randn(2, 32, 64)
-        >>> torch.equal(unpatchify(patchify(values, 16), 16, num_mel_bins=64), values)
-        True
-    """
-    batch, num_patches, pixels = patches.shape
-    columns = num_mel_bins // patch_size
-    if pixels != patch_size**2 or num_mel_bins % patch_size or num_patches % columns:
-        raise ValueError(
-            f"Patches must have patch_size ** 2 = {patch_size**2} values and fill rows of {num_mel_bins} mel bins, "
-            f"got {num_patches} patches of {pixels} values: pass the sizes that they were cut with."
-        )
-    rows = num_patches // columns
-    # (B, rows, columns, p, p) -> (B, rows, p, columns, p)
-    grid = patches.reshape(batch, rows, columns, patch_size, patch_size).transpose(2, 3)
-    return grid.reshape(batch, rows * patch_size, num_mel_bins)
-
-
-def _wide_dtype(device: torch.device) -> torch.dtype:
-    # Metal has no float64.
-    return torch.float32 if device.type == "mps" else torch.float64
-
-
-def sincos_positions(rows: int, columns: int, dim: int, device: torch.device | str = "cpu") -> Tensor:
-    r"""Compute fixed two-dimensional positions for a grid of patches (AudioPG, section 4; He et al. 2022).
-
-    Each axis gets half of the channels: $[\sin(p \omega_0), \ldots, \cos(p \omega_0), \ldots]$ with
-    $\omega_i = 10000^{-i / (D / 4)}$ for $i < D / 4$. The first half codes the column (mel), the second the row
-    (time).
-
-    Args:
-        rows: Patches along time.
-        columns: Patches along mel.
-        dim: Channels $D$, a multiple of 4.
-        device: Where to compute.
-
-    Returns:
-        Shape `(rows * columns, dim)`, row by row, in float32. A class token gets zeros instead.
-
-    Raises:
-        ValueError: if `dim` is not a multiple of 4.
-
-    Example:
-        >>> sincos_positions(rows=2, columns=1, dim=4).round(decimals=2).tolist()
-        [[0.0, 1.0, 0.0, 1.0], [0.0, 1.0, 0.8399999737739563, 0.5400000214576721]]
-    """
-    if dim % 4:
-        raise ValueError(f"`dim` must be a multiple of 4, got {dim}: two axes need a sine and a cosine each.")
-    device = torch.device(device)
-    wide = _wide_dtype(device)
-    omega = 10000.0 ** (-torch.arange(dim // 4, dtype=wide, device=device) / (dim // 4))
-
-    def axis(length: int) -> Tensor:
-        angles = torch.arange(length, dtype=wide, device=device)[:, None] * omega
-        return torch.cat([angles.sin(), angles.cos()], dim=1).float()
-
-    mel = axis(columns).expand(rows, columns, dim // 2)
-    time = axis(rows)[:, None].expand(rows, columns, dim // 2)
-    return torch.cat([mel, time], dim=-1).reshape(rows * columns, dim)
-
-
-def valid_patches(attention_mask: Tensor, patch_size: int, columns: int) -> Tensor:
-    """Tell which patches hold at least one real frame.
-
-    Args:
-        attention_mask: 1 at real frames, 0 at padding, shape `(batch, frames)`.
-        patch_size: Frames per patch.
-        columns: Patches along mel.
-
-    Returns:
-        Booleans of shape `(batch, patches)`.
-
-    Example:
-        >>> valid_patches(torch.tensor([[1, 0, 0, 0]]), patch_size=2, columns=3).tolist()
-        [[True, True, True, False, False, False]]
-    """
-    batch, frames = attention_mask.shape
-    rows = attention_mask.bool().reshape(batch, frames // patch_size, patch_size).any(dim=-1)
-    return rows.repeat_interleave(columns, dim=1)
-
-
-def _invert_permutation(ids: Tensor) -> Tensor:
-    ranks = torch.arange(ids.shape[1], device=ids.device).expand_as(ids)
-    return torch.zeros_like(ids).scatter(1, ids, ranks)
-
-
-def random_masking(
-    noise: Tensor, mask_ratio: float, valid: Tensor | None = None
-) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:
-    r"""Choose the patches that the encoder sees: those with the smallest noise.
-
-    Of $n$ valid patches a clip keeps $\lfloor n (1 - r) \rfloor$, but at least one. The slots are as many as a clip
-    without padding would fill, a number known from the shapes alone, so that choosing never waits for the device.
-
-    Args:
-        noise: One number per patch, shape `(batch, patches)`; equal numbers keep the order of the patches.
-        mask_ratio: Share $r$ to hide.
-        valid: False at padded patches, shape `(batch, patches)`; None when there is no padding.
-
-    Returns:
-        A tuple of
-        `ids_keep`, the patch in each slot, shape `(batch, slots)`;
-        `slot_valid`, False at slots that the clip does not fill, shape `(batch, slots)`, None if `valid` is None;
-        `mask`, float32, 1 at hidden valid patches, shape `(batch, patches)`;
-        `ids_restore`, the rank of each patch, shape `(batch, patches)`.
-
-    Example:
-        >>> ids_keep, _, mask, ids_restore = random_masking(torch.tensor([[0.9, 0.1, 0.5, 0.3]]), mask_ratio=0.5)
-        >>> ids_keep.tolist(), mask.tolist(), ids_restore.tolist()
-        ([[1, 3]], [[1.0, 0.0, 1.0, 0.0]], [[3, 0, 2, 1]])
-    """
-    num_patches = noise.shape[1]
-    num_slots = max(1, int(num_patches * (1 - mask_ratio)))
-    if valid is None:
-        ids_shuffle = noise.argsort(dim=1, stable=True)
-        ids_restore = _invert_permutation(ids_shuffle)
-        return ids_shuffle[:, :num_slots], None, (ids_restore >= num_slots).float(), ids_restore
-
-    ids_shuffle = noise.masked_fill(~valid, torch.inf).argsort(dim=1, stable=True)
-    ids_restore = _invert_permutation(ids_shuffle)
-    num_valid = valid.sum(dim=1, keepdim=True)
-    # In the wide dtype this product rounds as Python's above, so padding cannot change the number of kept patches.
-    num_kept = (num_valid.to(_wide_dtype(noise.device)) * (1 - mask_ratio)).long().clamp(min=1).minimum(num_valid)
-    slot_valid = torch.arange(num_slots, device=noise.device) < num_kept
-    mask = ((ids_restore >= num_kept) & valid).float()
-    return ids_shuffle[:, :num_slots], slot_valid, mask, ids_restore
-
-
-def standardize_patches(patches: Tensor) -> Tensor:
-    """Standardise each patch by its own mean and unbiased variance (AudioPG, section 4).
-
-    Args:
-        patches: Shape `(batch, patches, patch_size ** 2)`.
-
-    Returns:
-        The same shape; constant patches become zero, because 1e-6 is added to the variance.
-
-    Example:
-        >>> standardize_patches(torch.tensor([[[1.0, 2.0, 3.0]]])).round(decimals=3).tolist()
-        [[[-1.0, 0.0, 1.0]]]
-    """
-    variance, mean = torch.var_mean(patches, dim=-1, keepdim=True)
-    return (patches - mean) / (variance + 1e-6).sqrt()
-
-
-def reconstruction_loss(logits: Tensor, patches: Tensor, mask: Tensor, *, norm_pix_loss: bool = True) -> Tensor:
-    """Mean squared error of the predicted patches, averaged over the masked ones.
-
-    Args:
-        logits: Predictions, shape `(batch, patches, patch_size ** 2)`.
-        patches: The true patches, same shape.
-        mask: 1 at patches to score, shape `(batch, patches)`.
-        norm_pix_loss: Whether to compare with standardised patches.
-
-    Returns:
-        A float32 scalar; 0 when no patch is masked.
-
-    Example:
-        >>> mask = torch.tensor([[0.0, 1.0]])
-        >>> reconstruction_loss(torch.ones(1, 2, 4), torch.zeros(1, 2, 4), mask).item()
-        1.0
-    """
-    target = patches.float()
-    if norm_pix_loss:
-        target = standardize_patches(target)
-    error = (logits.float() - target).square().mean(dim=-1)
-    return (error * mask).sum() / mask.sum().clamp(min=1)
-
-
-def classification_loss(logits: Tensor, labels: Tensor, problem_type: str | None = None) -> Tensor:
-    """Compute the loss of a classifier, soft labels (mixup, label smoothing) included.
-
-    | `problem_type` | labels | loss |
-    |---|---|---|
-    | single_label_classification, or None | class numbers `(batch,)` | cross-entropy |
-    | single_label_classification, or None | probabilities `(batch, num_labels)`, float | soft cross-entropy |
-    | multi_label_classification | zeros and ones `(batch, num_labels)` | binary cross-entropy |
-    | regression, or None with one label | numbers `(batch,)` or `(batch, num_labels)` | mean squared error |
-
-    Unlike transformers' own loss, float labels do not turn a model without problem type into a multi-label one.
-
-    Args:
-        logits: Shape `(batch, num_labels)`.
-        labels: See the table.
-        problem_type: See the table; None chooses by the number of labels.
-
-    Returns:
-        A float32 scalar.
-
-    Raises:
-        ValueError: if the labels fit no row of the table.
-
-    Example:
-        >>> logits = torch.tensor([[2.0, 0.0]])
-        >>> hard = classification_loss(logits, torch.tensor([0]))
-        >>> torch.equal(hard, classification_loss(logits, torch.tensor([[1.0, 0.0]])))
-        True
-    """
-    logits = logits.float()
-    labels = labels.to(logits.device)
-    if problem_type is None:
-        problem_type = "regression" if logits.shape[-1] == 1 else "single_label_classification"
-    if problem_type == "regression":
-        return nn.functional.mse_loss(logits, _same_shape(labels, logits).float())
-    if problem_type == "multi_label_classification":
-        return nn.functional.binary_cross_entropy_with_logits(logits, _same_shape(labels, logits).float())
-    if problem_type != "single_label_classification":
-        raise ValueError(
-            "`problem_type` must be single_label_classification, multi_label_classification or regression, got "
-            f"{problem_type!r}: set `config.problem_type` to one of them."
-        )
-    if labels.is_floating_point():
-        return nn.functional.cross_entropy(logits, _same_shape(labels, logits).float())
-    if labels.ndim != 1:
-        raise ValueError(
-            "Whole-number labels must have shape (batch,) for single-label classification, got "
-            f"{tuple(labels.shape)}: "
-            'for several labels per clip set `config.problem_type = "multi_label_classification"`.'
-        )
-    return nn.functional.cross_entropy(logits, labels)
-
-
-def _same_shape(labels: Tensor, logits: Tensor) -> Tensor:
-    if labels.numel() == logits.numel() and logits.shape[-1] == 1:
-        return labels.reshape(logits.shape)
-    if labels.shape != logits.shape:
-        raise ValueError(
-            f"Labels of this kind must have the shape of the logits, {tuple(logits.shape)}, got "
-            f"{tuple(labels.shape)}: check `config.num_labels` and `config.problem_type`."
-        )
-    return labels
 
 
 def _check_inputs(
@@ -570,7 +295,7 @@ class AudioPGDecoder(nn.Module):
         """
         tokens = self.decoder_embed(latent).to(self.mask_token.dtype)
         class_token, visible = tokens[:, :1], tokens[:, 1:]
-        ids_keep = _invert_permutation(ids_restore)[:, : visible.shape[1]]
+        ids_keep = invert_permutation(ids_restore)[:, : visible.shape[1]]
         if valid is not None:
             # Slots that a padded clip does not fill hold no visible patch.
             slot_valid = (valid & (mask == 0)).gather(1, ids_keep)
@@ -717,11 +442,7 @@ class AudioPGModel(AudioPGPreTrainedModel):
         self,
         waveforms: ArrayLike | Sequence[ArrayLike],
         feature_extractor: AudioPGFeatureExtractor,
-        *,
-        pooling: str = "mean",
-        window_seconds: float = WINDOW_SECONDS,
-        overlap_seconds: float = OVERLAP_SECONDS,
-        batch_size: int = 16,
+        **options: Unpack[EmbeddingOptions],
     ) -> Tensor:
         """Embed recordings of any length from 25 ms on, each to one vector: the mean of its frame embeddings.
 
@@ -731,12 +452,8 @@ class AudioPGModel(AudioPGPreTrainedModel):
         Args:
             waveforms: One mono recording or many, as `AudioPGFeatureExtractor` takes them.
             feature_extractor: The checkpoint's own.
-            pooling: "mean" takes the mean over the mel patches of a moment; "mel" keeps them side by side, lowest
-                first: `num_mel_bins / patch_size` times as wide, which tells linear classifiers at which height of the
-                spectrum something was.
-            window_seconds: Length of the windows that a longer recording is cut into.
-            overlap_seconds: What neighbouring windows share.
-            batch_size: Windows at a time; it changes nothing but speed and memory.
+            options: `pooling`, "mean" or "mel"; `window_seconds` and `overlap_seconds`, how longer recordings are cut;
+                `batch_size`, windows at a time: see `EmbeddingOptions`.
 
         Returns:
             Shape `(recordings, hidden_size)`, with "mel" `(recordings, hidden_size * num_mel_bins / patch_size)`;
@@ -751,29 +468,21 @@ class AudioPGModel(AudioPGPreTrainedModel):
             >>> model.embed([torch.zeros(400), torch.zeros(12 * 16000)], AudioPGFeatureExtractor()).shape
             torch.Size([2, 192])
         """
-        windows = {"window_seconds": window_seconds, "overlap_seconds": overlap_seconds, "batch_size": batch_size}
-        recordings = self._embed(waveforms, feature_extractor, pooling, **windows)
+        recordings = self._embed(waveforms, feature_extractor, **options)
         return torch.stack([frames.embeddings.mean(dim=0) for frames in recordings])
 
     def embed_frames(
         self,
         waveforms: ArrayLike | Sequence[ArrayLike],
         feature_extractor: AudioPGFeatureExtractor,
-        *,
-        pooling: str = "mean",
-        window_seconds: float = WINDOW_SECONDS,
-        overlap_seconds: float = OVERLAP_SECONDS,
-        batch_size: int = 16,
+        **options: Unpack[EmbeddingOptions],
     ) -> list[AudioPGFrameEmbeddings]:
         """Embed recordings of any length from 25 ms on, each to one vector every 160 ms.
 
         Args:
             waveforms: As `embed`, like the other arguments.
             feature_extractor: See `embed`.
-            pooling: See `embed`.
-            window_seconds: See `embed`.
-            overlap_seconds: See `embed`.
-            batch_size: See `embed`.
+            options: See `embed`.
 
         Returns:
             For each recording its `embeddings`, the mel patches at each time patch, pooled and averaged over the
@@ -789,12 +498,11 @@ class AudioPGModel(AudioPGPreTrainedModel):
             >>> frames.embeddings.shape, frames.times[:2].round(decimals=2)
             (torch.Size([7, 192]), tensor([0.0900, 0.2500]))
         """
-        windows = {"window_seconds": window_seconds, "overlap_seconds": overlap_seconds, "batch_size": batch_size}
-        return list(self._embed(waveforms, feature_extractor, pooling, **windows))
+        return list(self._embed(waveforms, feature_extractor, **options))
 
     @torch.no_grad()
     def _embed(
-        self, waveforms: Any, feature_extractor: Any, pooling: str, **windows: Any
+        self, waveforms: Any, feature_extractor: Any, *, pooling: str = "mean", **windows: Any
     ) -> Iterator[AudioPGFrameEmbeddings]:
         columns = self.config.num_mel_patches
         was_training = self.training
@@ -850,8 +558,8 @@ class AudioPGForPreTraining(AudioPGPreTrainedModel):
         """Hide patches, redraw them, and compare.
 
         Args:
-            input_values: Standardised log-mel spectrograms, shape `(batch, frames, num_mel_bins)`.
-            attention_mask: 1 at real frames, 0 at padding, shape `(batch, frames)`; None when all are real.
+            input_values: As for `AudioPGModel`.
+            attention_mask: As for `AudioPGModel`.
             noise: One number per patch, shape `(batch, patches)`: the smallest stay visible. If not given, it is drawn
                 while training; in evaluation nothing is masked, and the logits show how visible patches are redrawn.
             kwargs: `output_hidden_states` and `output_attentions`, as for `AudioPGModel`.
@@ -924,8 +632,8 @@ class AudioPGForAudioClassification(AudioPGPreTrainedModel):
         """Classify a batch of spectrograms; all patches are seen, in training too.
 
         Args:
-            input_values: Standardised log-mel spectrograms, shape `(batch, frames, num_mel_bins)`.
-            attention_mask: 1 at real frames, 0 at padding, shape `(batch, frames)`; None when all are real.
+            input_values: As for `AudioPGModel`.
+            attention_mask: As for `AudioPGModel`.
             labels: Class numbers `(batch,)`, probabilities `(batch, num_labels)`, or what else
                 `classification_loss` takes for `config.problem_type`.
             kwargs: `output_hidden_states` and `output_attentions`, as for `AudioPGModel`.
@@ -961,12 +669,4 @@ __all__ = [
     "AudioPGModel",
     "AudioPGModelOutput",
     "AudioPGPreTrainedModel",
-    "classification_loss",
-    "patchify",
-    "random_masking",
-    "reconstruction_loss",
-    "sincos_positions",
-    "standardize_patches",
-    "unpatchify",
-    "valid_patches",
 ]

@@ -8,7 +8,7 @@ transformers' own audio-classification pipeline works with the models too; but f
 
 from collections.abc import Iterator, Sequence
 from os import PathLike
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import torch
@@ -18,8 +18,8 @@ from transformers.pipelines.base import ChunkPipeline
 
 from .audio_audiopg import read_audio, resample
 from .embedding_audiopg import (
-    OVERLAP_SECONDS,
-    WINDOW_SECONDS,
+    Window,
+    WindowOptions,
     check_mono,
     merge_windows,
     patch_times,
@@ -106,19 +106,19 @@ class AudioPGFeatureExtractionPipeline(ChunkPipeline):
         return windows, {}, windows if frames is None else {**windows, "frames": frames}
 
     def preprocess(  # type: ignore[override]
-        self, audio: Any, window_seconds: float = WINDOW_SECONDS, overlap_seconds: float = OVERLAP_SECONDS
+        self, audio: Any, **windows: Unpack[WindowOptions]
     ) -> Iterator[dict[str, Any]]:
         """Model inputs of one window after the other."""
         feature_extractor = self.feature_extractor
         waveform = read_waveform(audio, feature_extractor.sampling_rate)
         check_mono(waveform)
-        windows = self._plan(len(waveform), window_seconds, overlap_seconds)
-        for window in windows:
+        plan = self._plan(len(waveform), **windows)
+        for window in plan:
             inputs = feature_extractor(
                 waveform[window.start : window.end], sampling_rate=feature_extractor.sampling_rate
             )
             num_samples = torch.tensor([len(waveform)])
-            yield {"is_last": window is windows[-1], "num_samples": num_samples, **inputs}
+            yield {"is_last": window is plan[-1], "num_samples": num_samples, **inputs}
 
     def _forward(self, inputs: dict[str, Any]) -> dict[str, Any]:  # type: ignore[override]
         outputs = self.model(input_values=inputs["input_values"], attention_mask=inputs["attention_mask"])
@@ -130,13 +130,12 @@ class AudioPGFeatureExtractionPipeline(ChunkPipeline):
         self,
         parts: Sequence[dict[str, Tensor]],
         frames: bool = False,
-        window_seconds: float = WINDOW_SECONDS,
-        overlap_seconds: float = OVERLAP_SECONDS,
+        **windows: Unpack[WindowOptions],
     ) -> np.ndarray | dict[str, np.ndarray]:
         """Put the windows of one recording together."""
         num_samples = int(parts[0]["num_samples"])
-        windows = self._plan(num_samples, window_seconds, overlap_seconds)
-        embeddings = merge_windows(windows, [part["frames"][0] for part in parts])
+        plan = self._plan(num_samples, **windows)
+        embeddings = merge_windows(plan, [part["frames"][0] for part in parts])
         if not frames:
             return embeddings.mean(dim=0).numpy()
         times = patch_times(
@@ -146,13 +145,12 @@ class AudioPGFeatureExtractionPipeline(ChunkPipeline):
         )
         return {"embeddings": embeddings.numpy(), "times": times.numpy()}
 
-    def _plan(self, num_samples: int, window_seconds: float, overlap_seconds: float) -> list[Any]:
+    def _plan(self, num_samples: int, **windows: Unpack[WindowOptions]) -> list[Window]:
         return plan_windows(
             num_samples,
             sampling_rate=self.feature_extractor.sampling_rate,
             patch_size=self.feature_extractor.patch_size,
-            window_seconds=window_seconds,
-            overlap_seconds=overlap_seconds,
+            **windows,
         )
 
 

@@ -66,6 +66,16 @@ def num_frames(num_samples: int, sampling_rate: int = 16000) -> int:
     return 1 + (num_samples - frame_length(sampling_rate)) // hop_length(sampling_rate)
 
 
+def samples_spanned(frames: int, sampling_rate: int = 16000) -> int:
+    """Samples from the first of some frames to the end of their last: the shortest waveform that has so many.
+
+    Example:
+        >>> samples_spanned(1022), num_frames(samples_spanned(1022))
+        (163760, 1022)
+    """
+    return (frames - 1) * hop_length(sampling_rate) + frame_length(sampling_rate)
+
+
 def hertz_to_mel(frequency: float) -> float:
     r"""Kaldi's (and HTK's) mel scale, $1127 \ln(1 + f / 700)$, of a frequency in Hz.
 
@@ -150,8 +160,10 @@ def log_mel_spectrogram(
     window_values, mel_groups = constants(window, sampling_rate, num_mel_bins, waveform.device)
 
     log_mel = clips.new_empty(*frames.shape[:2], num_mel_bins)
-    frames_per_block = FRAMES_PER_BLOCK.get(waveform.device.type, FRAMES_PER_BLOCK_ELSEWHERE)
-    clips_per_block = max(1, frames_per_block // frames.shape[1])
+    longest = FRAMES_PER_BLOCK.get(waveform.device.type, FRAMES_PER_BLOCK_ELSEWHERE)
+    clips_per_block = max(1, longest // frames.shape[1])
+    # Blocks of about one length: the product of a few frames that were left over would be rounded in another way.
+    frames_per_block = -(-frames.shape[1] // -(-frames.shape[1] // longest))
     with torch.autocast(waveform.device.type, enabled=False):
         for clip in range(0, frames.shape[0], clips_per_block):
             for frame in range(0, frames.shape[1], frames_per_block):

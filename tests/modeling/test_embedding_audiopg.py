@@ -8,10 +8,17 @@ import pytest
 import torch
 
 from audiopg.modeling.configuration_audiopg import AudioPGConfig
-from audiopg.modeling.embedding_audiopg import merge_windows, patch_times, plan_windows
+from audiopg.modeling.embedding_audiopg import (
+    merge_windows,
+    patch_times,
+    plan_windows,
+    pool_mel_patches,
+    spectrogram_embeddings,
+)
 from audiopg.modeling.feature_extraction_audiopg import AudioPGFeatureExtractor
 from audiopg.modeling.modeling_audiopg import AudioPGModel
-from audiopg.training.publishing.pretrained import write_hub_folder
+from audiopg.modeling.spectrogram_audiopg import log_mel_spectrogram
+from audiopg.training.publishing.hub import write_hub_folder
 
 SMALL = {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
 RATE = 16000
@@ -78,9 +85,13 @@ def test_mel_patches_side_by_side_say_where_in_the_spectrum_and_average_to_the_m
     torch.testing.assert_close(frames.embeddings.mean(dim=0), rows[1], rtol=0, atol=1e-5)
 
 
-def test_a_pooling_that_does_not_exist_is_refused(model):
+@pytest.mark.parametrize("method", ["embed", "embed_frames"])
+def test_options_that_do_not_exist_are_refused(model, method):
+    embed = getattr(model, method)
     with pytest.raises(ValueError, match="`pooling` must be one of mean, mel, got 'max'"):
-        model.embed(noise(8000), AudioPGFeatureExtractor(), pooling="max")
+        embed(noise(8000), AudioPGFeatureExtractor(), pooling="max")
+    with pytest.raises(TypeError, match="unexpected keyword argument 'window_second'"):
+        embed(noise(8000), AudioPGFeatureExtractor(), window_second=3.2)
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 16])
@@ -89,6 +100,47 @@ def test_a_recording_is_embedded_the_same_in_any_company(model, batch_size):
     together = model.embed(clips, AudioPGFeatureExtractor(), batch_size=batch_size)
     alone = [model.embed(clip, AudioPGFeatureExtractor(), batch_size=1)[0] for clip in clips]
     torch.testing.assert_close(together, torch.stack(alone), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("pooling", ["mean", "mel"])
+@pytest.mark.parametrize("batch_size", [1, 3, 16])
+def test_frames_that_are_cut_into_windows_give_the_bits_that_samples_give(model, batch_size, pooling):
+    feature_extractor = AudioPGFeatureExtractor()
+    lengths = [2400, 16000, 50000, 163840, 164240, 25 * RATE, 30 * RATE + 123, 8000]
+    clips = [torch.from_numpy(noise(length, seed)) for seed, length in enumerate(lengths)]
+    options = {"batch_size": batch_size, "overlap_seconds": 1.28}
+    with torch.no_grad():
+        found = spectrogram_embeddings(
+            lambda inputs: pool_mel_patches(model(**inputs).last_hidden_state, 8, pooling),
+            (feature_extractor.standardise(log_mel_spectrogram(clip)) for clip in clips),
+            device="cpu",
+            **options,
+        )
+        expected = model.embed_frames(clips, feature_extractor, pooling=pooling, **options)
+        assert all(torch.equal(one, other.embeddings) for one, other in zip(found, expected, strict=True))
+
+
+def test_a_mask_says_where_a_patch_is_padding_and_only_there():
+    """What the encoder is given, against what the feature extractor makes of the same samples."""
+    feature_extractor, heard = AudioPGFeatureExtractor(padding_value=-7.0), []
+
+    def encode(inputs):
+        heard.append(inputs)
+        return torch.zeros(len(inputs["input_values"]), inputs["input_values"].shape[1] // 16, 1)
+
+    clips = [torch.from_numpy(noise(length)) for length in (16000, 15800, 40000, 9000)]
+    frames = (feature_extractor.standardise(log_mel_spectrogram(clip)) for clip in clips)
+    list(spectrogram_embeddings(encode, frames, device="cpu", padding_value=-7.0, batch_size=2))
+    for inputs, pair in zip(heard, (clips[:2], clips[2:]), strict=True):
+        expected = feature_extractor(pair, sampling_rate=RATE)
+        assert torch.equal(inputs["input_values"], expected["input_values"])
+    assert "attention_mask" not in heard[0]  # seven patches each, whose last frames differ
+    assert torch.equal(heard[1]["attention_mask"], expected["attention_mask"])
+
+
+def test_frames_of_nothing_are_refused():
+    with pytest.raises(ValueError, match="at least 25 ms"):
+        list(spectrogram_embeddings(lambda inputs: inputs, [torch.zeros(0, 128)], device="cpu"))
 
 
 def test_arrays_tensors_lists_and_integers_are_one_recording(model):
@@ -192,6 +244,7 @@ import torch
 from audiopg.modeling.configuration_audiopg import AudioPGConfig
 from audiopg.modeling.feature_extraction_audiopg import AudioPGFeatureExtractor
 from audiopg.modeling.modeling_audiopg import AudioPGModel
+from audiopg.modeling.spectrogram_audiopg import log_mel_spectrogram
 torch.manual_seed(0)
 model = AudioPGModel(AudioPGConfig(hidden_size=24, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32))
 peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

@@ -21,15 +21,8 @@ from audiopg.modeling.modeling_audiopg import (
     AudioPGForAudioClassification,
     AudioPGForPreTraining,
     AudioPGModel,
-    classification_loss,
-    patchify,
-    random_masking,
-    reconstruction_loss,
-    sincos_positions,
-    standardize_patches,
-    unpatchify,
-    valid_patches,
 )
+from audiopg.modeling.patches_audiopg import random_masking, sincos_positions, unpatchify, valid_patches
 
 GOLDEN = Path(__file__).parents[1] / "assets" / "audiopg_tiny_golden.safetensors"
 FRAMES, COLUMNS = 80, 3  # five rows of three patches
@@ -78,57 +71,7 @@ def padded_batch():
     return values, attention_mask, noise, (80, 32, 16)
 
 
-# --- patches -------------------------------------------------------------------------------------------------------
-
-
-def test_patches_run_time_outer_and_mel_inner():
-    values = torch.arange(2 * 32 * 48, dtype=torch.float32).reshape(2, 32, 48)
-    patches = patchify(values, 16)
-    assert patches.shape == (2, 6, 256)
-    for number in range(6):
-        row, column = divmod(number, 3)
-        square = values[:, 16 * row : 16 * row + 16, 16 * column : 16 * column + 16]
-        assert torch.equal(patches[:, number], square.flatten(1))
-
-
-def test_unpatchify_undoes_patchify():
-    values, _ = draw()
-    assert torch.equal(unpatchify(patchify(values, 16), 16, num_mel_bins=48), values)
-
-
-def test_patches_that_do_not_fit_are_refused():
-    with pytest.raises(ValueError, match="multiples of the patch size 16, got 30 frames and 48 mel bins"):
-        patchify(torch.zeros(1, 30, 48), 16)
-    with pytest.raises(ValueError, match="fill rows of 48 mel bins, got 4 patches"):
-        unpatchify(torch.zeros(1, 4, 256), 16, num_mel_bins=48)
-
-
-def test_patch_is_valid_when_any_of_its_frames_is_real():
-    attention_mask = torch.zeros(2, 48)
-    attention_mask[0, :17] = 1
-    attention_mask[1, 47] = 1
-    valid = valid_patches(attention_mask, 16, columns=2)
-    assert valid.tolist() == [[True] * 4 + [False] * 2, [False] * 4 + [True] * 2]
-
-
 # --- positions -----------------------------------------------------------------------------------------------------
-
-
-def test_positions_equal_a_slow_loop():
-    rows, columns, dim = 5, 3, 24
-    positions = sincos_positions(rows, columns, dim)
-    assert positions.dtype == torch.float32
-    for row in range(rows):
-        for column in range(columns):
-            expected = []
-            for coordinate in (column, row):  # the mel axis has the first half
-                angles = [coordinate * 10000 ** (-i / (dim / 4)) for i in range(dim // 4)]
-                expected += [math.sin(angle) for angle in angles] + [math.cos(angle) for angle in angles]
-            torch.testing.assert_close(positions[row * columns + column], torch.tensor(expected), atol=1e-7, rtol=0)
-
-
-def test_longer_grid_starts_with_the_positions_of_a_shorter_one():
-    assert torch.equal(sincos_positions(9, 3, 16)[: 4 * 3], sincos_positions(4, 3, 16))
 
 
 def test_positions_reach_the_model_in_float32_before_they_are_rounded():
@@ -142,33 +85,6 @@ def test_positions_reach_the_model_in_float32_before_they_are_rounded():
 
 
 # --- masking -------------------------------------------------------------------------------------------------------
-
-
-def test_noise_determines_the_mask():
-    _, noise = draw()
-    ids_keep, slot_valid, mask, ids_restore = random_masking(noise, 0.75)
-    assert slot_valid is None
-    assert ids_keep.shape == (2, int(15 * 0.25))
-    for clip in range(2):
-        order = sorted(range(15), key=lambda patch: noise[clip, patch].item())
-        assert ids_keep[clip].tolist() == order[:3]
-        assert [order[rank] for rank in ids_restore[clip].tolist()] == list(range(15))
-        assert mask[clip].tolist() == [0.0 if patch in order[:3] else 1.0 for patch in range(15)]
-
-
-@pytest.mark.parametrize("mask_ratio", [0, 0.1, 0.5, 0.7, 0.75, 0.8, 0.9, 0.99])
-def test_padded_clips_keep_as_many_patches_as_alone(mask_ratio):
-    num_patches = 40
-    valid = torch.arange(num_patches) < torch.arange(1, num_patches + 1)[:, None]
-    noise = torch.rand(num_patches, num_patches, generator=torch.Generator().manual_seed(0))
-    ids_keep, slot_valid, mask, _ = random_masking(noise, mask_ratio, valid)
-    assert slot_valid is not None
-    for clip in range(num_patches):
-        count = clip + 1
-        alone, _, mask_alone, _ = random_masking(noise[clip : clip + 1, :count], mask_ratio)
-        assert ids_keep[clip][slot_valid[clip]].tolist() == alone[0].tolist()
-        assert mask[clip, :count].tolist() == mask_alone[0].tolist()
-        assert not mask[clip, count:].any()
 
 
 def test_clip_of_nothing_but_padding_shows_nothing_and_stays_finite():
@@ -258,27 +174,6 @@ def test_decoder_puts_visible_patches_back_in_place():
 
 
 # --- loss ----------------------------------------------------------------------------------------------------------
-
-
-def test_loss_equals_a_slow_loop():
-    generator = torch.Generator().manual_seed(0)
-    logits, patches = torch.randn(2, 2, 4, 9, generator=generator).unbind(0)
-    mask = torch.tensor([[1.0, 0.0, 0.0, 1.0], [0.0, 1.0, 0.0, 0.0]])
-    errors = []
-    for clip, number in ((0, 0), (0, 3), (1, 1)):
-        pixels = patches[clip, number].tolist()
-        mean = sum(pixels) / 9
-        variance = sum((pixel - mean) ** 2 for pixel in pixels) / 8
-        target = [(pixel - mean) / math.sqrt(variance + 1e-6) for pixel in pixels]
-        guess = logits[clip, number].tolist()
-        errors.append(sum((g - t) ** 2 for g, t in zip(guess, target, strict=True)) / 9)
-    assert reconstruction_loss(logits, patches, mask).item() == pytest.approx(sum(errors) / 3, rel=1e-5)
-    plain = ((logits - patches).square().mean(-1) * mask).sum() / 3
-    torch.testing.assert_close(reconstruction_loss(logits, patches, mask, norm_pix_loss=False), plain)
-
-
-def test_constant_patches_standardise_to_zero():
-    assert not standardize_patches(torch.full((1, 2, 256), 3.0)).any()
 
 
 def test_silence_gives_finite_losses_and_gradients():
@@ -640,47 +535,12 @@ def test_classifier_reads_the_mean_of_the_patch_tokens():
     torch.testing.assert_close(model(values).logits, expected, **CLOSE)
 
 
-def test_soft_labels_give_soft_cross_entropy():
-    logits = torch.tensor([[2.0, -1.0, 0.5], [0.0, 1.0, 3.0]])
-    labels = torch.tensor([[0.7, 0.3, 0.0], [0.1, 0.1, 0.8]])
-    expected = -(labels * logits.log_softmax(-1)).sum(-1).mean()
-    for problem_type in (None, "single_label_classification"):
-        torch.testing.assert_close(classification_loss(logits, labels, problem_type), expected)
-
-
 def test_soft_labels_leave_the_problem_type_alone():
     model = build(AudioPGForAudioClassification, num_labels=3)
     values, _ = draw()
     loss = model(values, labels=torch.eye(3)[:2]).loss
     assert model.config.problem_type is None
     torch.testing.assert_close(loss, model(values, labels=torch.tensor([0, 1])).loss)
-
-
-def test_several_labels_per_clip_give_binary_cross_entropy():
-    logits = torch.tensor([[2.0, -1.0, 0.5], [0.0, 1.0, 3.0]])
-    labels = torch.tensor([[1, 0, 1], [0, 0, 0]])
-    chances = logits.sigmoid()
-    expected = -(labels * chances.log() + (1 - labels) * (1 - chances).log()).mean()
-    torch.testing.assert_close(classification_loss(logits, labels, "multi_label_classification"), expected)
-
-
-def test_single_output_is_a_regression():
-    logits, labels = torch.tensor([[1.0], [2.0]]), torch.tensor([3.0, 2.0])
-    assert classification_loss(logits, labels).item() == pytest.approx(2.0)
-
-
-@pytest.mark.parametrize(
-    ("labels", "problem_type", "message"),
-    [
-        (torch.ones(2, 3, dtype=torch.long), None, "multi_label_classification"),
-        (torch.ones(2, 4), None, r"shape of the logits, \(2, 3\), got \(2, 4\)"),
-        (torch.ones(2), "multi_label_classification", r"shape of the logits, \(2, 3\), got \(2,\)"),
-        (torch.ones(2), "ranking", "got 'ranking'"),
-    ],
-)
-def test_labels_that_do_not_fit_are_refused(labels, problem_type, message):
-    with pytest.raises(ValueError, match=message):
-        classification_loss(torch.zeros(2, 3), labels, problem_type)
 
 
 def test_freeze_feature_encoder_freezes_only_the_patch_projection():

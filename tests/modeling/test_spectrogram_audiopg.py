@@ -89,6 +89,15 @@ def test_a_batch_is_its_clips_one_by_one(num_samples):
     torch.testing.assert_close(log_mel_spectrogram(clips), one_by_one, rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("num_frames", [1024, 1025, 1027, 2049, 5000])
+def test_a_frame_has_the_same_bits_wherever_a_waveform_is_cut(num_frames):
+    """Also where one frame is left over after whole blocks."""
+    waveform = noise(400 + 160 * (num_frames - 1))
+    whole = log_mel_spectrogram(waveform)
+    for first in (16, 160, num_frames - 16):
+        assert torch.equal(log_mel_spectrogram(waveform[160 * first :]), whole[first:])
+
+
 def test_leading_dimensions_are_kept():
     clips = noise(2 * 3 * 4000).reshape(2, 3, 4000)
     assert log_mel_spectrogram(clips).shape == (2, 3, num_frames(4000), 128)

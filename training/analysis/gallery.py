@@ -15,7 +15,8 @@ from torchaudio.functional import deemphasis, griffinlim
 from audiopg.data_scripts.counter_random import uniform
 from audiopg.data_scripts.figures import STYLE
 from audiopg.modeling.feature_extraction_audiopg import AudioPGFeatureExtractor
-from audiopg.modeling.modeling_audiopg import AudioPGForPreTraining, patchify, unpatchify
+from audiopg.modeling.modeling_audiopg import AudioPGForPreTraining
+from audiopg.modeling.patches_audiopg import patchify, unpatchify
 from audiopg.modeling.spectrogram_audiopg import (
     HOP_LENGTH_SECONDS,
     PREEMPHASIS,

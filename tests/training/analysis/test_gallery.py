@@ -7,7 +7,8 @@ from toys import SMALL
 
 from audiopg.modeling.configuration_audiopg import AudioPGConfig
 from audiopg.modeling.feature_extraction_audiopg import AudioPGFeatureExtractor
-from audiopg.modeling.modeling_audiopg import AudioPGForPreTraining, patchify, random_masking
+from audiopg.modeling.modeling_audiopg import AudioPGForPreTraining
+from audiopg.modeling.patches_audiopg import patchify, random_masking
 from audiopg.training.analysis.gallery import MASK_RATIOS, PATTERNS, listen, masking_pattern, reconstruct, write_sounds
 
 

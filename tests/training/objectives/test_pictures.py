@@ -5,7 +5,9 @@ from matplotlib.image import imread
 
 from audiopg.data_scripts.synthesis import draw
 from audiopg.modeling.configuration_audiopg import AudioPGConfig
-from audiopg.modeling.modeling_audiopg import AudioPGForPreTraining, patchify, standardize_patches
+from audiopg.modeling.losses_audiopg import standardize_patches
+from audiopg.modeling.modeling_audiopg import AudioPGForPreTraining
+from audiopg.modeling.patches_audiopg import patchify
 from audiopg.training.objectives.pictures import (
     _caption,
     destandardise_patches,

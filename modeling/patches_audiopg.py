@@ -1,0 +1,220 @@
+"""Spectrograms as patches: cutting them, where they stand, which of them are real, and which the encoder sees.
+
+Patches run time outer, mel inner. Boolean tensors called `valid` count patches: one is valid when any of its frames is
+real, and only valid patches are ever seen or hidden.
+"""
+
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+Count = TypeVar("Count", int, Tensor)
+
+
+def patchify(values: Tensor, patch_size: int) -> Tensor:
+    """Cut spectrograms into square patches, time outer and mel inner, both among patches and inside each.
+
+    Args:
+        values: Shape `(batch, frames, mel bins)`.
+        patch_size: Side of a patch, in frames and in mel bins.
+
+    Returns:
+        Shape `(batch, frames * mel bins / patch_size ** 2, patch_size ** 2)`.
+
+    Raises:
+        ValueError: if a side of the spectrogram is not a multiple of `patch_size`.
+
+    Example:
+        >>> patchify(torch.arange(8.0).reshape(1, 2, 4), patch_size=2).tolist()
+        [[[0.0, 1.0, 4.0, 5.0], [2.0, 3.0, 6.0, 7.0]]]
+    """
+    batch, frames, mel_bins = values.shape
+    if frames % patch_size or mel_bins % patch_size:
+        raise ValueError(
+            f"Both sides of a spectrogram must be multiples of the patch size {patch_size}, got {frames} frames and "
+            f"{mel_bins} mel bins: pad it first."
+        )
+    rows, columns = frames // patch_size, mel_bins // patch_size
+    # (B, rows, p, columns, p) -> (B, rows, columns, p, p)
+    grid = values.reshape(batch, rows, patch_size, columns, patch_size).transpose(2, 3)
+    return grid.reshape(batch, rows * columns, patch_size * patch_size)
+
+
+def unpatchify(patches: Tensor, patch_size: int, num_mel_bins: int) -> Tensor:
+    """Put patches back together: the inverse of `patchify`.
+
+    Args:
+        patches: Shape `(batch, patches, patch_size ** 2)`.
+        patch_size: Side of a patch, in frames and in mel bins.
+        num_mel_bins: Mel bins of the spectrogram.
+
+    Returns:
+        Shape `(batch, frames, num_mel_bins)`.
+
+    Raises:
+        ValueError: if the patches do not fill whole rows of the spectrogram.
+
+    Example:
+        >>> values = torch.randn(2, 32, 64)
+        >>> torch.equal(unpatchify(patchify(values, 16), 16, num_mel_bins=64), values)
+        True
+    """
+    batch, num_patches, pixels = patches.shape
+    columns = num_mel_bins // patch_size
+    if pixels != patch_size**2 or num_mel_bins % patch_size or num_patches % columns:
+        raise ValueError(
+            f"Patches must have patch_size ** 2 = {patch_size**2} values and fill rows of {num_mel_bins} mel bins, "
+            f"got {num_patches} patches of {pixels} values: pass the sizes that they were cut with."
+        )
+    rows = num_patches // columns
+    # (B, rows, columns, p, p) -> (B, rows, p, columns, p)
+    grid = patches.reshape(batch, rows, columns, patch_size, patch_size).transpose(2, 3)
+    return grid.reshape(batch, rows * patch_size, num_mel_bins)
+
+
+def sincos_positions(rows: int, columns: int, dim: int, device: torch.device | str = "cpu") -> Tensor:
+    r"""Compute fixed two-dimensional positions for a grid of patches (AudioPG, section 4; He et al. 2022).
+
+    Each axis gets half of the channels: $[\sin(p \omega_0), \ldots, \cos(p \omega_0), \ldots]$ with
+    $\omega_i = 10000^{-i / (D / 4)}$ for $i < D / 4$. The first half codes the column (mel), the second the row
+    (time).
+
+    Args:
+        rows: Patches along time.
+        columns: Patches along mel.
+        dim: Channels $D$, a multiple of 4.
+        device: Where to compute.
+
+    Returns:
+        Shape `(rows * columns, dim)`, row by row, in float32. A class token gets zeros instead.
+
+    Raises:
+        ValueError: if `dim` is not a multiple of 4.
+
+    Example:
+        >>> sincos_positions(rows=2, columns=1, dim=4).round(decimals=2).tolist()
+        [[0.0, 1.0, 0.0, 1.0], [0.0, 1.0, 0.8399999737739563, 0.5400000214576721]]
+    """
+    if dim % 4:
+        raise ValueError(f"`dim` must be a multiple of 4, got {dim}: two axes need a sine and a cosine each.")
+    device = torch.device(device)
+    wide = torch.float32 if device.type == "mps" else torch.float64  # Metal has no float64
+    omega = 10000.0 ** (-torch.arange(dim // 4, dtype=wide, device=device) / (dim // 4))
+
+    def axis(length: int) -> Tensor:
+        angles = torch.arange(length, dtype=wide, device=device)[:, None] * omega
+        return torch.cat([angles.sin(), angles.cos()], dim=1).float()
+
+    mel = axis(columns).expand(rows, columns, dim // 2)
+    time = axis(rows)[:, None].expand(rows, columns, dim // 2)
+    return torch.cat([mel, time], dim=-1).reshape(rows * columns, dim)
+
+
+def valid_patches(attention_mask: Tensor, patch_size: int, columns: int) -> Tensor:
+    """Tell which patches hold at least one real frame.
+
+    Args:
+        attention_mask: 1 at real frames, 0 at padding, shape `(batch, frames)`.
+        patch_size: Frames per patch.
+        columns: Patches along mel.
+
+    Returns:
+        Booleans of shape `(batch, patches)`.
+
+    Example:
+        >>> valid_patches(torch.tensor([[1, 0, 0, 0]]), patch_size=2, columns=3).tolist()
+        [[True, True, True, False, False, False]]
+    """
+    batch, frames = attention_mask.shape
+    rows = attention_mask.bool().reshape(batch, frames // patch_size, patch_size).any(dim=-1)
+    return rows.repeat_interleave(columns, dim=1)
+
+
+def invert_permutation(ids: Tensor) -> Tensor:
+    """Where each number stands in rows that hold every number from 0 on once.
+
+    Args:
+        ids: Shape `(batch, n)`, int64.
+
+    Returns:
+        The same shape; row by row `inverse[ids[i]] == i`.
+
+    Example:
+        >>> invert_permutation(torch.tensor([[1, 3, 0, 2]])).tolist()
+        [[2, 0, 3, 1]]
+    """
+    ranks = torch.arange(ids.shape[1], device=ids.device).expand_as(ids)
+    return torch.zeros_like(ids).scatter(1, ids, ranks)
+
+
+def num_visible_patches(num_patches: Count, mask_ratio: float) -> Count:
+    r"""Patches of a clip that the encoder sees: of $n$ it is $\lfloor n (1 - r) \rfloor$, but at least one.
+
+    The ratio $r$ is the decimal number as it is written, to six places, and the rest is done in whole numbers: no
+    device and no padding can change the result, as the binary number beside 0.9 would, which leaves 7 of 80 patches.
+
+    Args:
+        num_patches: The number $n$, or whole numbers in a tensor.
+        mask_ratio: Share $r$ to hide, at least 0 and below 1.
+
+    Returns:
+        The number, or a tensor of numbers like `num_patches`.
+
+    Example:
+        >>> num_visible_patches(80, 0.9), num_visible_patches(torch.tensor([5, 10, 19, 20]), 0.9)
+        (8, tensor([1, 1, 1, 2]))
+    """
+    visible = num_patches * (1_000_000 - round(1_000_000 * mask_ratio)) // 1_000_000
+    return visible.clamp(min=1) if isinstance(visible, Tensor) else max(1, visible)
+
+
+def random_masking(
+    noise: Tensor, mask_ratio: float, valid: Tensor | None = None
+) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:
+    """Choose the patches that the encoder sees: the `num_visible_patches` valid ones with the smallest noise.
+
+    The slots are as many as a clip without padding would fill, a number known from the shapes alone, so that choosing
+    never waits for the device.
+
+    Args:
+        noise: One number per patch, shape `(batch, patches)`; equal numbers keep the order of the patches.
+        mask_ratio: Share to hide, see `num_visible_patches`.
+        valid: False at padded patches, shape `(batch, patches)`; None when there is no padding.
+
+    Returns:
+        A tuple of
+        `ids_keep`, the patch in each slot, shape `(batch, slots)`;
+        `slot_valid`, False at slots that the clip does not fill, shape `(batch, slots)`, None if `valid` is None;
+        `mask`, float32, 1 at hidden valid patches, shape `(batch, patches)`;
+        `ids_restore`, the rank of each patch, shape `(batch, patches)`.
+
+    Example:
+        >>> ids_keep, _, mask, ids_restore = random_masking(torch.tensor([[0.9, 0.1, 0.5, 0.3]]), mask_ratio=0.5)
+        >>> ids_keep.tolist(), mask.tolist(), ids_restore.tolist()
+        ([[1, 3]], [[1.0, 0.0, 1.0, 0.0]], [[3, 0, 2, 1]])
+    """
+    num_slots = num_visible_patches(noise.shape[1], mask_ratio)
+    if valid is None:
+        ids_shuffle = noise.argsort(dim=1, stable=True)
+        ids_restore = invert_permutation(ids_shuffle)
+        return ids_shuffle[:, :num_slots], None, (ids_restore >= num_slots).float(), ids_restore
+
+    ids_shuffle = noise.masked_fill(~valid, torch.inf).argsort(dim=1, stable=True)
+    ids_restore = invert_permutation(ids_shuffle)
+    num_valid = valid.sum(dim=1, keepdim=True)
+    num_kept = num_visible_patches(num_valid, mask_ratio).minimum(num_valid)  # none of padding alone
+    slot_valid = torch.arange(num_slots, device=noise.device) < num_kept
+    mask = ((ids_restore >= num_kept) & valid).float()
+    return ids_shuffle[:, :num_slots], slot_valid, mask, ids_restore
+
+
+__all__ = [
+    "invert_permutation",
+    "num_visible_patches",
+    "patchify",
+    "random_masking",
+    "sincos_positions",
+    "unpatchify",
+    "valid_patches",
+]
