@@ -1,9 +1,10 @@
 """The main job from end to end on a CPU: synthesize, pre-train, export, load elsewhere, measure.
 
-    python training/demo.py [--output_dir demo] [--esc50_dir FOLDER] [--num_clips 9000 ...]
+    python training/demo.py [--output_dir demo] [--data_dir FOLDER] [--num_clips 9000 ...]
 
-Further options override fields of the recipe `tiny`. With `--esc50_dir`, or AUDIOPG_ESC50_DIR set to any folder in
-ESC-50's layout, the encoder is also probed on real recordings. The last lines name every file that was made.
+Further options override fields of the recipe `tiny`. With `--data_dir`, labelled recordings of any kind that
+`training/finetune.py` takes, or with AUDIOPG_ESC50_DIR set to such, the encoder is also probed on them. The last lines
+name every file that was made.
 """
 
 import argparse
@@ -23,12 +24,12 @@ def main(arguments: list[str] | None = None) -> None:
     )
     parser.add_argument("--recipe", default="tiny")
     parser.add_argument("--output_dir", type=Path, default=Path("demo"))
-    parser.add_argument("--esc50_dir", type=Path, default=os.environ.get("AUDIOPG_ESC50_DIR") or None)
+    parser.add_argument("--data_dir", "--esc50_dir", default=os.environ.get("AUDIOPG_ESC50_DIR") or None)
     known, rest = parser.parse_known_args(arguments)
     logging.disable_progress_bar()
     logging.set_verbosity_error()  # the decoder's weights are not missed in an encoder
     try:
-        results = run_demo(known.recipe, rest, known.output_dir, known.esc50_dir)
+        results = run_demo(known.recipe, rest, known.output_dir, known.data_dir)
     except (OSError, ValueError, subprocess.CalledProcessError) as error:
         parser.exit(2, f"{parser.prog}: {error}\n")
     made = sorted(path for path in known.output_dir.rglob("*") if path.is_file())

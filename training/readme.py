@@ -8,6 +8,7 @@ What nobody measured is said to be "Not measured".
 
 import argparse
 
+from audiopg.training.ablation.table import format_table
 from audiopg.training.publishing.pages import out_of_date
 
 
@@ -16,7 +17,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="change nothing; fail if anything would change")
     known = parser.parse_args(arguments)
-    for page, text in out_of_date().items():
+    for page, text in out_of_date(format_table).items():
         if known.check:
             parser.exit(1, f"{page.name} differs from benchmarks/results; run python training/readme.py.\n")
         page.write_text(text, encoding="utf-8")

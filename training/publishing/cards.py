@@ -23,7 +23,7 @@ from transformers import PreTrainedModel
 from audiopg.data_scripts.synthesis import Preset
 from audiopg.model_cards import TEMPLATES
 from audiopg.modeling.feature_extraction_audiopg import AudioPGFeatureExtractor
-from audiopg.training.evaluation.results import PRETRAINED
+from audiopg.training.evaluation.results import PRETRAINED, format_results, row_of
 from audiopg.training.objectives.evidence import run_saw_real_data, saw_real_data
 from audiopg.training.objectives.recipe import PretrainingRecipe
 from audiopg.training.runs.provenance import environment
@@ -37,6 +37,9 @@ HUB_DATASETS = {
     "FSD50K": ("Fhrozen/FSD50k", "eval"),
 }
 """Where complete benchmarks lie on the Hub, and what our protocol on them is called."""
+
+FROZEN = "pre-trained encoder"
+"""The row of a probe that is the model's own."""
 
 _METRICS = {"accuracy": "accuracy", "macro_average_precision": "mean average precision"}
 _SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
@@ -75,6 +78,7 @@ def _encoder_card(
     )
     encoder = getattr(model, "audiopg", model)
     values |= {"name": name, "config": model.config, "saw_real_data": saw, "license": license_name}
+    values["has_decoder"] = encoder is not model
     values |= {"extractor": feature_extractor, "statistics": feature_extractor.statistics}
     values["parameters"] = {"encoder": millions_of_parameters(encoder), "total": millions_of_parameters(model)}
     return ModelCard(_text(template, card_data, values))
@@ -106,6 +110,7 @@ def pretrained_card(
     Returns:
         The card, with its metadata.
     """
+    probed = probe_report(results.get("benchmark"))
     return _encoder_card(
         "pretrained",
         recipe.name,
@@ -114,7 +119,11 @@ def pretrained_card(
         saw=run_saw_real_data(recipe, feature_extractor.statistics),
         tags=["synthetic-data"] if recipe.preset else [],
         license_name=license_name,
-        eval_results=_probe_results(results),
+        eval_results=[_eval_result(probed, FROZEN, f" of a {probed['probe']} probe on frozen embeddings")]
+        if probed
+        else None,
+        probed=probed,
+        probe_table=format_results(probed) if probed else "not measured.",
         recipe=recipe,
         synthesis=given(recipe.synthesis),
         run=run,
@@ -148,20 +157,35 @@ def converted_card(
     )
 
 
-def _probe_results(results: Mapping[str, Any]) -> list[EvalResult] | None:
-    """What a benchmark measured on a frozen encoder, for the card's model-index."""
-    if not results.get("benchmark"):
-        return None
-    name = results["benchmark"]["benchmark"]
-    return [
-        EvalResult(
-            task_type="audio-classification",
-            dataset_type=name.lower(),
-            dataset_name=f"{name}, linear probe on frozen embeddings, mean of the official folds",
-            metric_type="accuracy",
-            metric_value=results["benchmark"]["results"]["pre-trained encoder"]["mean"],
-        )
-    ]
+def probe_report(report: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """What a probe found, those of before probes and fine-tuning had one form of results in today's form.
+
+    Example:
+        >>> old = {"benchmark": "ESC-10", "probe": "linear", "results": {"x": {"mean": 0.5, "fold_accuracies": [0.5]}}}
+        >>> probe_report(old)["results"]["x"]["scores"]
+        [0.5]
+    """
+    if report is None or "dataset" in report:
+        return None if report is None else dict(report)
+    rows = {name: row_of(row["fold_accuracies"]) for name, row in report["results"].items()}
+    todays = {"dataset": report["benchmark"], "metric": "accuracy", "protocol": "Mean of the official folds"}
+    return {**report, **todays, "results": rows}
+
+
+def _eval_result(results: Mapping[str, Any], row: str, how: str = "") -> EvalResult:
+    """A row of results for the card's model-index."""
+    dataset, metric = results["dataset"], _METRICS[results["metric"]]
+    dataset_id, config = HUB_DATASETS.get(dataset, (slug(dataset), None))
+    return EvalResult(
+        task_type="audio-classification",
+        dataset_type=dataset_id,
+        dataset_name=dataset,
+        dataset_config=config,
+        dataset_split="test",
+        metric_type=metric.replace(" ", "_"),
+        metric_name=f"{metric}{how}; {results['protocol']}",
+        metric_value=results["results"][row]["mean"],
+    )
 
 
 def finetuned_card(
@@ -190,18 +214,7 @@ def finetuned_card(
         datasets=[hub_dataset[0]] if hub_dataset else None,
         base_model=checkpoint if "/" in checkpoint else None,
         model_name=name,
-        eval_results=[
-            EvalResult(
-                task_type="audio-classification",
-                dataset_type=hub_dataset[0] if hub_dataset else slug(results["dataset"]),
-                dataset_name=results["dataset"],
-                dataset_config=hub_dataset[1] if hub_dataset else None,
-                dataset_split="test",
-                metric_type=metric.replace(" ", "_"),
-                metric_name=f"{metric}; {results['protocol']}",
-                metric_value=row["mean"],
-            )
-        ],
+        eval_results=[_eval_result(results, PRETRAINED)],
     )
     values = {"name": name, "results": results, "metric": metric, "cost": row, "ours": ours}
     return ModelCard(_text("finetuned", card_data, values | {"sampling_rate": sampling_rate}))

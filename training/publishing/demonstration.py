@@ -1,10 +1,4 @@
-"""The main job from end to end on a CPU: synthesize, pre-train, export, load elsewhere, measure.
-
-    python training/demo.py [--output_dir demo] [--esc50_dir FOLDER] [--num_clips 9000 ...]
-
-Further options override fields of the recipe `tiny`. With `--esc50_dir`, or AUDIOPG_ESC50_DIR set to any folder in
-ESC-50's layout, the encoder is also probed on real recordings. The last lines name every file that was made.
-"""
+"""The main job from end to end on a CPU: synthesize, pre-train, export, load elsewhere, measure."""
 
 import json
 import os
@@ -19,15 +13,21 @@ import numpy as np
 import torch
 from transformers import AutoFeatureExtractor, AutoModel, AutoModelForPreTraining
 
-from audiopg.data_scripts.benchmarks import load_esc50
 from audiopg.data_scripts.probe_clips import FactorClips, factor_clips
-from audiopg.data_scripts.synthesis import draw
-from audiopg.training.engine.loop import read_metrics
-from audiopg.training.evaluation.probes import decode_factors, embed, format_results, probe_benchmark, random_encoder
+from audiopg.data_scripts.synthesis import draw, render
+from audiopg.training.evaluation.factor_scores import decode_factors
+from audiopg.training.evaluation.probes import probe_encoder
+from audiopg.training.evaluation.results import format_results
+from audiopg.training.features.batches import Batches
+from audiopg.training.features.cache import extract_features, front_end_of
+from audiopg.training.features.embeddings import embed, random_encoder, spectrograms_of
+from audiopg.training.features.labelled import load_labelled
+from audiopg.training.objectives.masked_audio import masking_noise
 from audiopg.training.objectives.pictures import draw_clips, draw_loss, draw_reconstruction
 from audiopg.training.objectives.recipe import PretrainingRecipe
-from audiopg.training.objectives.sources import SyntheticSource, masking_noise
 from audiopg.training.publishing.exporting import export_run
+from audiopg.training.runs.files import write_atomically
+from audiopg.training.runs.metrics_log import read_metrics
 from audiopg.training.runs.provenance import environment
 from audiopg.training.runs.recipes import load_recipe, parse_overrides
 
@@ -59,12 +59,12 @@ def embed_elsewhere(folder: Path, clips: FactorClips) -> np.ndarray:
 
 def measure_factors(folder: Path, recipe: PretrainingRecipe) -> dict[str, dict[str, float]]:
     """R^2 of frequency, level and onset from frozen embeddings of the exported model and of a random encoder."""
-    preset = recipe.clips
-    clips = factor_clips(preset, NUM_TRAINING_CLIPS + NUM_TEST_CLIPS)
-    feature_extractor, waveforms = AutoFeatureExtractor.from_pretrained(folder), list(clips.waveforms)
+    clips = factor_clips(recipe.clips, NUM_TRAINING_CLIPS + NUM_TEST_CLIPS)
+    feature_extractor = AutoFeatureExtractor.from_pretrained(folder)
+    untrained = random_encoder(AutoModel.from_pretrained(folder), recipe.seed)
     embeddings = {
         "pretrained": embed_elsewhere(folder, clips),
-        "random": embed(random_encoder(AutoModel.from_pretrained(folder), recipe.seed), feature_extractor, waveforms),
+        "random": embed(untrained, feature_extractor, spectrograms_of(feature_extractor, clips.waveforms))[None],
     }
     cut, targets = NUM_TRAINING_CLIPS, np.stack(list(clips.factors.values()), axis=1)
     scores = {name: decode_factors(x[:cut], targets[:cut], x[cut:], targets[cut:]) for name, x in embeddings.items()}
@@ -74,16 +74,23 @@ def measure_factors(folder: Path, recipe: PretrainingRecipe) -> dict[str, dict[s
     }
 
 
+def probe_on(dataset: Any, folder: Path, seed: int) -> dict[str, Any]:
+    """A linear probe of the exported model on labelled recordings, beside its controls: as `training/probe.py`."""
+    model, feature_extractor = (kind.from_pretrained(folder) for kind in (AutoModel, AutoFeatureExtractor))
+    batches = Batches(extract_features(dataset, front_end_of(feature_extractor)), feature_extractor)
+    return probe_encoder(model, batches, seed=seed)
+
+
 def draw_pictures(run_folder: Path, exported: Path, recipe: PretrainingRecipe, folder: Path) -> list[Path]:
     """The three pictures: clips, reconstruction, loss."""
-    preset, indices = recipe.clips, torch.arange(UNSEEN, UNSEEN + 4)
+    indices = torch.arange(UNSEEN, UNSEEN + 4)
     model = AutoModelForPreTraining.from_pretrained(exported)
-    source = SyntheticSource(preset, recipe.seed, AutoFeatureExtractor.from_pretrained(exported))
-    input_values = source(indices, "cpu")["input_values"]
-    num_patches = input_values.shape[1] * input_values.shape[2] // model.config.patch_size**2
+    waveforms = render(draw(recipe.clips, recipe.seed, indices), "cpu")
+    input_values = AutoFeatureExtractor.from_pretrained(exported).extract(waveforms)
+    num_patches = input_values[0].numel() // model.config.patch_size**2
     noise = masking_noise(recipe.seed, indices, num_patches, "cpu")
     return [
-        draw_clips(draw(preset, recipe.seed, range(8)), folder / "clips.png"),
+        draw_clips(draw(recipe.clips, recipe.seed, range(8)), folder / "clips.png"),
         draw_reconstruction(model, input_values, noise, folder / "reconstruction.png"),
         draw_loss(read_metrics(run_folder), folder / "loss.png", f"{recipe.name}: pre-training"),
     ]
@@ -95,21 +102,24 @@ def say(text: str) -> None:
     sys.stdout.flush()
 
 
-def run_demo(recipe_name: str, overrides: list[str], output_dir: Path, esc50_dir: Path | None) -> dict[str, Any]:
+def run_demo(recipe_name: str, overrides: list[str], output_dir: Path, data_dir: str | Path | None) -> dict[str, Any]:
     """Do everything; returns what `results.json` holds.
 
     Args:
         recipe_name: A pre-training recipe.
         overrides: Of its fields, as command-line words.
         output_dir: Where everything goes.
-        esc50_dir: A folder in ESC-50's layout, or None.
+        data_dir: Labelled recordings, whatever `training/finetune.py` takes as such; or None.
 
     Returns:
-        `environment`, `recipe`, `pretraining`, `factors` (R^2), `benchmark` (or None) and `seconds`.
+        `environment`, `recipe`, `pretraining`, `factors` (R^2), `benchmark` (as from `probe_encoder`, or None) and
+        `seconds`.
+
+    Raises:
+        ValueError, OSError: if the recipe cannot be run, or there are no such recordings: before minutes are spent.
     """
     started = time.perf_counter()
-    if esc50_dir is not None:
-        load_esc50(esc50_dir)  # for its complaints, before minutes are spent
+    dataset = None if data_dir is None else load_labelled(data_dir)
     recipe = load_recipe(PretrainingRecipe, recipe_name, parse_overrides(overrides))
     run_folder, exported = output_dir / "run", output_dir / recipe.name
     say(f"1/4  Pre-training {recipe.name} on {recipe.num_clips} clips, synthesized on the fly")
@@ -121,12 +131,11 @@ def run_demo(recipe_name: str, overrides: list[str], output_dir: Path, esc50_dir
     for name, row in factors.items():
         say(f"     {name:<24} {row['pretrained']:>11.3f} {row['random']:>17.3f}")
     benchmark = None
-    if esc50_dir is None:
-        say("3/4  No real recordings: set AUDIOPG_ESC50_DIR to a folder in ESC-50's layout to probe on them")
+    if dataset is None:
+        say("3/4  No real recordings: give --data_dir, or set AUDIOPG_ESC50_DIR, to probe on them")
     else:
-        say(f"3/4  Linear probe of frozen features on {esc50_dir}, official folds")
-        model, feature_extractor = (kind.from_pretrained(exported) for kind in (AutoModel, AutoFeatureExtractor))
-        benchmark = probe_benchmark(model, feature_extractor, esc50_dir, seed=recipe.seed)
+        say(f"3/4  Linear probe of frozen features on {data_dir}")
+        benchmark = probe_on(dataset, exported, recipe.seed)
         say(format_results(benchmark))
     say("4/4  Drawing pictures, filling in the card")
     draw_pictures(run_folder, exported, recipe, output_dir)
@@ -139,6 +148,6 @@ def run_demo(recipe_name: str, overrides: list[str], output_dir: Path, esc50_dir
         "benchmark": benchmark,
         "seconds": round(time.perf_counter() - started, 1),
     }
-    (output_dir / "results.json").write_text(json.dumps(results, indent=2), encoding="utf-8")
+    write_atomically(output_dir / "results.json", json.dumps(results, indent=2) + "\n")
     export_run(run_folder, exported, results)
     return results

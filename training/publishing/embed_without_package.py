@@ -1,6 +1,6 @@
 """Embed waveforms with an exported folder in a process that cannot import `audiopg`: what any other user would run.
 
-    python training/embed_without_package.py FOLDER waveforms.npy SAMPLING_RATE embeddings.npy
+    python training/publishing/embed_without_package.py FOLDER waveforms.npy SAMPLING_RATE embeddings.npy
 
 `waveforms.npy` has shape (clips, samples); `embeddings.npy` gets shape (clips, hidden_size).
 """

@@ -10,24 +10,25 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from audiopg.training.ablation.table import format_table
-from audiopg.training.evaluation.probes import format_results as format_probe
-from audiopg.training.finetuning.run import format_results
+from audiopg.training.evaluation.results import format_results
+from audiopg.training.publishing.cards import probe_report
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "benchmarks/results"
 PAGES = ("README.md", "docs/experiments.md")
+NOT_KNOWN = "not known"
 _PART = re.compile(r"(<!-- results:([\w-]+) -->\n).*?(<!-- /results -->)", re.DOTALL)
 
 
 def _measured_on(results: dict[str, Any]) -> str:
     versions = results["versions"]
-    return f"Measured on {results['hardware']}, torch {versions['torch']}, commit {results['commit']}"
+    commit = results["commit"] or NOT_KNOWN
+    return f"Measured on {results['hardware']}, torch {versions['torch']}, commit {commit}"
 
 
 def demo_part(results: dict[str, Any]) -> str:
     """What `make demo` printed on the machine that it was recorded on."""
-    run, benchmark = results["pretraining"], results["benchmark"]
+    run, benchmark = results["pretraining"], probe_report(results["benchmark"])
     lines = [
         f"{run['clips']} clips in {run['seconds']:.0f} s ({run['clips_per_second']} clips/s), final loss "
         f"{run['loss']:.3f}; the whole demo took {results['seconds']:.0f} s.",
@@ -36,12 +37,10 @@ def demo_part(results: dict[str, Any]) -> str:
         "|---|---|---|",
         *(f"| {name} | {r['pretrained']:.3f} | {r['random']:.3f} |" for name, r in results["factors"].items()),
         "",
-        f"| linear probe, {benchmark['benchmark']}, official folds | accuracy, mean ± std over folds | each fold |",
-        "|---|---|---|",
+        f"{format_results(benchmark)}\n\nLinear probe of frozen features; {benchmark['protocol']}."
+        if benchmark
+        else "Real recordings: not measured.",
     ]
-    for name, row in benchmark["results"].items():
-        folds = ", ".join(f"{100 * accuracy:.1f}" for accuracy in row["fold_accuracies"])
-        lines.append(f"| {name} | {100 * row['mean']:.1f} ± {100 * row['std']:.1f} % | {folds} |")
     return "\n".join([*lines, "", f"{_measured_on(results)}; `benchmarks/results/demo.json`."])
 
 
@@ -99,35 +98,38 @@ def features_part(results: dict[str, Any]) -> str:
     return "\n".join([*lines, "", f"{_measured_on(results)}."])
 
 
-def ablation_part(results: dict[str, Any]) -> str:
-    """What `training/ablate.py` measured."""
+def probe_part(results: dict[str, Any]) -> str:
+    """What `training/probe.py` measured."""
+    report = probe_report(results)
+    how = f"{report['probe'].capitalize()} probe of `{results['checkpoint']}`; {report['protocol']}"
+    return f"{format_results(report)}\n\n{how}. {_measured_on(results)}."
+
+
+def ablation_part(results: dict[str, Any], format_table: Callable[[dict[str, Any]], str]) -> str:
+    """What `training/ablate.py` measured, in the table that it writes itself."""
     machines = "; ".join(dict.fromkeys(one["hardware"] for one in results["environments"]))
     torches = ", ".join(dict.fromkeys(one["versions"]["torch"] for one in results["environments"]))
-    commits = ", ".join(dict.fromkeys(one["commit"] for one in results["environments"]))
+    commits = ", ".join(dict.fromkeys(one["commit"] or NOT_KNOWN for one in results["environments"]))
     measured = f"Each run measured on {machines}, torch {torches}, commits {commits}"
     return f"{format_table(results)}\n{measured}; `{results['command']}`."
 
 
-def probe_part(results: dict[str, Any]) -> str:
-    """What `training/probe.py` measured."""
-    return f"{format_probe(results)}\n\nCheckpoint `{results['checkpoint']}`. {_measured_on(results)}."
-
-
 PARTS: dict[str, Callable[[dict[str, Any]], str]] = {
-    "ablation": ablation_part,
     "demo": demo_part,
     "feature_extraction_cpu": features_part,
     "finetuning": finetuning_part,
     "probe": probe_part,
     "synthesis_cpu": synthesis_part,
 }
+"""By what the names of their results begin with; ablations are `ablation`."""
 
 
-def render(text: str) -> str:
+def render(text: str, format_ablation: Callable[[dict[str, Any]], str]) -> str:
     """`text` with every marked part written anew from its results file.
 
     Args:
         text: Of a page.
+        format_ablation: The table of an ablation's results.
 
     Returns:
         The text, all else unchanged.
@@ -135,18 +137,19 @@ def render(text: str) -> str:
     Raises:
         KeyError: for a part that is not one of `PARTS`.
     """
+    parts = {**PARTS, "ablation": lambda results: ablation_part(results, format_ablation)}
 
     def part(match: re.Match[str]) -> str:
         name, path = match[2], RESULTS / f"{match[2]}.json"
         if not path.exists():
             return f"{match[1]}Not measured.\n{match[3]}"
         results = json.loads(path.read_text(encoding="utf-8"))
-        return f"{match[1]}{PARTS[name.partition('-')[0]](results)}\n{match[3]}"
+        return f"{match[1]}{parts[name.partition('-')[0]](results)}\n{match[3]}"
 
     return _PART.sub(part, text)
 
 
-def out_of_date() -> dict[Path, str]:
-    """The pages whose marked parts differ from the results, with the text that they should have."""
+def out_of_date(format_ablation: Callable[[dict[str, Any]], str]) -> dict[Path, str]:
+    """The pages whose marked parts differ from the results, with the text that they should have; as `render`."""
     pages = {ROOT / name: (ROOT / name).read_text(encoding="utf-8") for name in PAGES}
-    return {page: new for page, text in pages.items() if (new := render(text)) != text}
+    return {page: new for page, text in pages.items() if (new := render(text, format_ablation)) != text}

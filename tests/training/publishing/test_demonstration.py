@@ -40,7 +40,7 @@ def test_the_demo_makes_and_measures_everything_it_names(tmp_path):
     encoders = ("random encoder (seed 0)", "pre-trained encoder")
     read = [name + pooling for name in encoders for pooling in ("", ", mel rows apart")]
     assert list(rows) == ["log-mel mean and deviation", *read]
-    assert all(len(row["fold_accuracies"]) == 3 for row in rows.values())
+    assert all(len(row["scores"]) == 3 for row in rows.values())
     assert rows["log-mel mean and deviation"]["mean"] == 1.0  # a low and a high tone
 
     card = (tmp_path / "out" / "audiopg-tiny" / "README.md").read_text()

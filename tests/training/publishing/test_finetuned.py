@@ -13,11 +13,14 @@ from transformers import AutoFeatureExtractor, AutoModel, AutoModelForAudioClass
 from audiopg.modeling.configuration_audiopg import AudioPGConfig
 from audiopg.modeling.feature_extraction_audiopg import AudioPGFeatureExtractor
 from audiopg.modeling.modeling_audiopg import AudioPGForPreTraining
+from audiopg.training import export as export_door
 from audiopg.training.evaluation.confusions import draw_confusion_matrix
-from audiopg.training.evaluation.protocols import FinetuningRecipe
+from audiopg.training.evaluation.results import PRETRAINED
 from audiopg.training.export_finetuned import main
 from audiopg.training.features.cache import FeatureCache, front_end_of
-from audiopg.training.finetuning.run import PRETRAINED, FinetuningRun
+from audiopg.training.finetuning.recipe import FinetuningRecipe
+from audiopg.training.finetuning.run import FinetuningRun
+from audiopg.training.objectives.evidence import saw_real_data
 from audiopg.training.publishing.cards import HUB_DATASETS, eval_results_yaml
 from audiopg.training.publishing.exporting import export_finetuned
 from audiopg.training.runs.recipes import build_recipe
@@ -37,7 +40,7 @@ def run_folder(tmp_path_factory):
     cache = FeatureCache(
         dataset_name="ESC-10",
         class_names=["dog", "rain", "sea waves"],
-        front_end=front_end_of(EXTRACTOR).settings,
+        front_end=front_end_of(EXTRACTOR, 0.16).settings,
         clips=[f"{index}.wav" for index in range(36)],
         parts=[1 + index % 3 for index in range(36)],
         sources=[str(index) for index in range(36)],
@@ -156,6 +159,18 @@ def test_mean_average_precision_is_in_the_model_index(run_folder, tmp_path):
     data = ModelCard.load(tmp_path / "out" / "README.md").data
     assert data.eval_results[0].metric_type == "mean_average_precision"
     assert data.license == "cc-by-4.0"
+
+
+def test_the_export_of_any_run_gives_the_same_folder(exported, run_folder, tmp_path):
+    export_door.main([str(run_folder), str(tmp_path / "toy-esc10")])
+    for path in exported.rglob("*"):
+        if path.is_file():
+            assert (tmp_path / "toy-esc10" / path.relative_to(exported)).read_bytes() == path.read_bytes()
+
+
+def test_fine_tuned_weights_carry_no_certificate_of_their_pre_training(exported, run_folder):
+    """Their statistics are those of pre-training, and they have heard labelled recordings since."""
+    assert saw_real_data(AutoFeatureExtractor.from_pretrained(exported).statistics) is True
 
 
 @pytest.mark.parametrize("missing", ["results.json", "model"])

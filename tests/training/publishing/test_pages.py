@@ -3,6 +3,7 @@ import json
 import pytest
 
 from audiopg.training.ablation.table import summarise
+from audiopg.training.evaluation.results import row_of
 from audiopg.training.publishing import pages as readme
 from audiopg.training.readme import main
 
@@ -14,10 +15,14 @@ RESULTS = {
     "pretraining": {"clips": 640, "seconds": 20.0, "clips_per_second": 32.0, "loss": 0.98765},
     "factors": {"frequency": {"pretrained": 0.91234, "random": 0.5}},
     "benchmark": {
-        "benchmark": "ESC-10",
-        "results": {"pre-trained encoder": {"mean": 0.71875, "std": 0.03, "fold_accuracies": [0.7, 0.7375]}},
+        "dataset": "ESC-10",
+        "metric": "accuracy",
+        "protocol": "Official folds",
+        "probe": "linear",
+        "results": {"pre-trained encoder": row_of([0.7, 0.7375])},
     },
 }
+ROW = "| pre-trained encoder | 71.88 | 2.65 | 48.1 to 95.7 | 70.0 73.8 |"
 TEXT = "before\n<!-- results:demo -->\nold\n<!-- /results -->\nafter\n"
 ABLATION = "<!-- results:ablation-ladder -->\n<!-- /results -->\n"
 
@@ -42,7 +47,7 @@ def test_a_marked_part_is_written_from_its_results_and_nothing_else_is_touched(h
     text = (house / "README.md").read_text()
     assert text.startswith("before\n<!-- results:demo -->\n640 clips in 20 s (32.0 clips/s), final loss 0.988;")
     assert "| frequency | 0.912 | 0.500 |" in text
-    assert "| pre-trained encoder | 71.9 ± 3.0 % | 70.0, 73.8 |" in text
+    assert ROW in text
     assert text.endswith("<!-- /results -->\nafter\n")
     main(["--check"])
 
@@ -71,10 +76,22 @@ def test_an_ablation_is_written_with_its_grid_and_command(house):
 
 
 def test_a_probe_is_written_with_its_checkpoint():
-    text = readme.probe_part({**RESULTS, **RESULTS["benchmark"], "probe": "linear", "checkpoint": "exported/tiny"})
-    assert "| ESC-10, linear probe | mean | std | folds |" in text
-    assert "| pre-trained encoder | 71.88 | 3.00 | 70.0 73.8 |" in text
-    assert "Checkpoint `exported/tiny`. Measured on a computer" in text
+    text = readme.probe_part({**RESULTS, **RESULTS["benchmark"], "checkpoint": "exported/tiny"})
+    assert "| ESC-10, linear probe, accuracy in % | mean | std | 95 % interval | each |" in text
+    assert ROW in text
+    assert "Linear probe of `exported/tiny`; Official folds. Measured on a computer" in text
+
+
+def test_a_probe_of_before_is_written_in_today_s_form():
+    rows = {"pre-trained encoder": {"mean": 0.71875, "std": 0.01875, "fold_accuracies": [0.7, 0.7375]}}
+    before = {"benchmark": "ESC-10", "probe": "linear", "results": rows, "checkpoint": "exported/tiny"}
+    assert ROW in readme.probe_part({name: RESULTS[name] for name in ("hardware", "versions", "commit")} | before)
+
+
+def test_a_demo_without_recordings_and_a_commit_that_nobody_knows_are_said_to_be_so():
+    text = readme.demo_part({**RESULTS, "benchmark": None, "commit": None})
+    assert "Real recordings: not measured." in text
+    assert "torch 2.11.0, commit not known;" in text
 
 
 def test_a_readme_that_is_out_of_date_fails_the_check(house):

@@ -7,6 +7,8 @@ import sys
 import numpy as np
 import pytest
 import torch
+import yaml
+from huggingface_hub import HfApi, ModelCard
 from transformers import (
     AutoFeatureExtractor,
     AutoModel,
@@ -16,7 +18,10 @@ from transformers import (
 
 import audiopg
 from audiopg.modeling.configuration_audiopg import AudioPGConfig
+from audiopg.training.evaluation.results import row_of
 from audiopg.training.export import main
+from audiopg.training.objectives.pretraining import TrainedRun
+from audiopg.training.publishing.cards import pretrained_card
 from audiopg.training.publishing.exporting import export_run
 from audiopg.training.publishing.hub import write_hub_folder
 
@@ -26,8 +31,11 @@ CLASSES = (audiopg.AudioPGModel, audiopg.AudioPGForPreTraining, audiopg.AudioPGF
 RESULTS = {
     "factors": {"frequency": {"pretrained": 0.875, "random": 0.125}},
     "benchmark": {
-        "benchmark": "ESC-10",
-        "results": {"pre-trained encoder": {"mean": 0.71875, "std": 0.03, "fold_accuracies": [0.7, 0.7375]}},
+        "dataset": "ESC-10",
+        "protocol": "Official folds",
+        "metric": "accuracy",
+        "probe": "linear",
+        "results": {"pre-trained encoder": row_of([0.7, 0.7375])},
     },
 }
 LOAD_ELSEWHERE = """
@@ -123,15 +131,14 @@ def test_the_card_says_how_it_was_made_and_what_was_measured(exported, toy_run):
         assert str(fact) in card
     assert "preset `reference` with `duration=0.64`, seed 0" in card
     assert "| frequency | 0.875 | 0.125 |" in card
-    assert "| pre-trained encoder | 71.9 ± 3.0 | 70.0, 73.8 |" in card
+    assert "linear probe on the frozen embedding; Official folds:\n\n| ESC-10, linear probe, accuracy in %" in card
+    assert "| pre-trained encoder | 71.88 | 2.65 | 48.1 to 95.7 | 70.0 73.8 |" in card
     assert "real audio | none" in card
     assert "{{" not in card
     assert "{%" not in card
 
 
 def test_the_card_s_metadata_names_the_measured_accuracy(exported):
-    from huggingface_hub import ModelCard
-
     data = ModelCard.load(exported / "README.md").data
     assert (data.license, data.library_name) == ("apache-2.0", "transformers")
     assert data.eval_results[0].metric_value == RESULTS["benchmark"]["results"]["pre-trained encoder"]["mean"]
@@ -143,12 +150,87 @@ def test_what_was_not_measured_is_said(toy_run, tmp_path):
     assert card.count("not measured.") == 3
 
 
-def test_a_run_that_has_not_finished_is_refused(tmp_path, capsys):
+@pytest.mark.parametrize(("missing", "message"), [("recipe.yaml", "holds no run"), ("run.json", "no finished run")])
+def test_a_run_that_has_not_finished_is_refused(toy_run, tmp_path, capsys, missing, message):
+    shutil.copytree(toy_run, tmp_path / "run", ignore=shutil.ignore_patterns(missing))
     with pytest.raises(SystemExit) as stop:
-        main([str(tmp_path), str(tmp_path / "out")])
+        main([str(tmp_path / "run"), str(tmp_path / "out")])
     assert stop.value.code == 2
-    assert "holds no finished run" in capsys.readouterr().err
+    assert message in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_results_of_a_probe_in_the_form_of_before_are_still_read(toy_run, tmp_path):
+    rows = {"pre-trained encoder": {"mean": 0.71875, "std": 0.01875, "fold_accuracies": [0.7, 0.7375]}}
+    before = {"benchmark": {"benchmark": "ESC-10", "probe": "linear", "results": rows}}
+    (tmp_path / "results.json").write_text(json.dumps(before))
+    main([str(toy_run), str(tmp_path / "out"), "--results", str(tmp_path / "results.json")])
+    card = ModelCard.load(tmp_path / "out" / "README.md")
+    assert "| pre-trained encoder | 71.88 | 2.65 | 48.1 to 95.7 | 70.0 73.8 |" in card.text
+    assert card.data.eval_results[0].metric_value == pytest.approx(0.71875)
+
+
+def exported_with(toy_run, folder, **changes):
+    """The card of the toy run, had its recipe and its statistics been others."""
+    shutil.copytree(toy_run, folder / "run")
+    for name, read, write in (("recipe", yaml.safe_load, yaml.safe_dump), ("statistics", json.loads, json.dumps)):
+        path = next((folder / "run").glob(f"{name}.*"))
+        values = read(path.read_text())
+        values.update(changes.get(name, {}))
+        path.write_text(write({key: value for key, value in values.items() if value is not REMOVED}))
+    run = TrainedRun.open(folder / "run")
+    model = audiopg.AudioPGForPreTraining(run.recipe.config)
+    return pretrained_card(run.recipe, run.facts, model, run.feature_extractor(), {}, "apache-2.0")
+
+
+REMOVED = object()
+GOES_ON = {"recipe": {"init_from": "theirs"}}
+OF_UNKNOWN_ORIGIN = {"kept_from": "theirs", "saw_real_data": None}
+OF_SOUNDS = {"kept_from": "theirs", "source": "AudioSet", "saw_real_data": True}
+
+
+@pytest.mark.parametrize(
+    ("changes", "certified", "said"),
+    [
+        ({}, True, "**without a single recording**"),
+        ({"statistics": {"saw_real_data": REMOVED}}, True, "**without a single recording**"),  # a run of before
+        (
+            {"recipe": {"init_from": "theirs"}, "statistics": {"kept_from": "theirs"}},
+            True,
+            "| starts from | `theirs` |",
+        ),
+        ({"recipe": {"init_from": "theirs"}, "statistics": OF_SOUNDS}, False, "it starts from: AudioSet |"),
+        ({"recipe": {"init_from": "theirs"}, "statistics": OF_UNKNOWN_ORIGIN}, False, "| real data | not known:"),
+    ],
+)
+def test_no_real_data_is_certified_on_positive_evidence_alone(toy_run, tmp_path, changes, certified, said):
+    card = exported_with(toy_run, tmp_path, **changes)
+    assert ("no-real-data" in card.data.tags) == certified
+    assert ("| real audio | none" in card.text) == certified
+    assert ("It has heard no voice" in card.text) == certified
+    assert said in card.text
+    assert "{{" not in card.text
+
+
+def test_a_commit_that_is_not_known_is_said_to_be(toy_run, tmp_path):
+    shutil.copytree(toy_run, tmp_path / "run")
+    facts = json.loads((tmp_path / "run" / "run.json").read_text())
+    (tmp_path / "run" / "run.json").write_text(json.dumps(facts | {"commit": None}))
+    export_run(tmp_path / "run", tmp_path / "out")
+    assert "; commit not known |" in (tmp_path / "out" / "README.md").read_text()
+
+
+def test_an_exported_folder_is_pushed_when_asked_to(toy_run, tmp_path, monkeypatch):
+    calls = []
+    for name in ("create_repo", "upload_folder"):
+        monkeypatch.setattr(HfApi, name, lambda self, *a, _name=name, **k: calls.append((_name, a, k)))
+    main([str(toy_run), str(tmp_path / "out"), "--push_to_hub", "org/toy", "--license", "mit"])
+    (create, upload) = calls
+    assert create == ("create_repo", ("org/toy",), {"repo_type": "model", "exist_ok": True})
+    assert upload[2] == {"repo_id": "org/toy", "folder_path": tmp_path / "out", "repo_type": "model"}
+    card = ModelCard.load(tmp_path / "out" / "README.md")
+    assert card.data.license == "mit"
+    assert "Weights: mit. Code: Apache-2.0." in card.text
 
 
 def test_a_checkpoint_that_is_not_what_was_written_is_not_exported(toy_run, tmp_path):

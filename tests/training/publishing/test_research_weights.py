@@ -6,6 +6,7 @@ import sys
 
 import pytest
 import torch
+from huggingface_hub import ModelCard
 from safetensors.torch import save_file
 from transformers import ViTMAEConfig, ViTMAEForPreTraining
 
@@ -14,6 +15,7 @@ from audiopg.modeling.feature_extraction_audiopg import AudioPGFeatureExtractor
 from audiopg.modeling.modeling_audiopg import AudioPGForPreTraining, AudioPGModel
 from audiopg.modeling.patches_audiopg import sincos_positions
 from audiopg.training.convert_checkpoint import main
+from audiopg.training.objectives.evidence import saw_real_data
 from audiopg.training.publishing.research_weights import (
     DECODER_RENAMES,
     ENCODER_RENAMES,
@@ -276,3 +278,31 @@ def test_a_folder_of_another_kind_is_refused(tmp_path):
     (tmp_path / "config.json").write_text('{"model_type": "vit_mae"}')
     with pytest.raises(ValueError, match="got neither"):
         read_vitmae(tmp_path)
+
+
+def test_a_card_says_whose_weights_they_are_what_they_saw_and_how_to_load_them(vitmae, research_weights, tmp_path):
+    main([str(save_as("research", research_weights, tmp_path)), str(tmp_path / "sounds"), *OPTIONS])
+    main([str(vitmae[1]), str(tmp_path / "pictures"), "--encoder_only", "--license", "cc-by-nc-4.0"])
+    sounds, pictures = (ModelCard.load(tmp_path / name / "README.md") for name in ("sounds", "pictures"))
+    for card in (sounds, pictures):
+        assert "no-real-data" not in card.data.tags
+        assert "AutoModel.from_pretrained" in card.text
+        assert "(1, 32)" in card.text
+        assert "{{" not in card.text
+        assert "{%" not in card.text
+    assert "the weights of `checkpoint.pth`" in sounds.text
+    assert "| real data | yes: AudioSet" in sounds.text
+    assert "M with the decoder" in sounds.text
+    assert "Weights: not known" in sounds.text
+    assert sounds.data.license is None
+    assert "| real data | yes: images: the weights are those of vit-mae-toy |" in pictures.text
+    assert "M with the decoder" not in pictures.text
+    assert "Weights: cc-by-nc-4.0" in pictures.text
+    assert pictures.data.license == "cc-by-nc-4.0"
+
+
+@pytest.mark.parametrize("kind", ["research", "vitmae"])
+def test_what_converted_weights_saw_travels_with_them(kind, vitmae, research_weights, tmp_path):
+    source = vitmae[1] if kind == "vitmae" else save_as("research", research_weights, tmp_path)
+    main([str(source), str(tmp_path / "out"), *OPTIONS])
+    assert saw_real_data(AudioPGFeatureExtractor.from_pretrained(tmp_path / "out").statistics) is True
