@@ -25,45 +25,23 @@ import torch
 from transformers import AutoFeatureExtractor
 from transformers.utils import logging as logging_of_transformers
 
-from audiopg.training.evaluation.protocols import (
-    FinetuningRecipe,
-)
-from audiopg.training.features.cache import FeatureCache, cached_features
-from audiopg.training.finetuning.run import CONTROLS, FinetuningRun, format_results
+from audiopg.training.evaluation.results import format_results
+from audiopg.training.features.labelled import add_data_options, features_of_options
+from audiopg.training.finetuning.recipe import FinetuningRecipe
+from audiopg.training.finetuning.run import CONTROLS, FinetuningRun
 from audiopg.training.runs.recipes import RECIPES, load_recipe, parse_overrides, recipe_parser
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = recipe_parser(__doc__, FinetuningRecipe)
     parser.add_argument("checkpoint", help="folder or Hub name; any AutoModelForAudioClassification on spectrograms")
-    data = parser.add_mutually_exclusive_group(required=True)
-    data.add_argument(
-        "--data_dir", help="a benchmark's folder, a folder of class folders, a CSV file, a saved data set"
-    )
-    data.add_argument("--hub_dataset", help="a data set of the Hub with the columns audio and label")
-    data.add_argument("--features", type=Path, help="a file of training/feature_cache.py: needs no audio libraries")
-    parser.add_argument("--benchmark", default="auto", help="read data_dir as this benchmark, such as esc10")
+    add_data_options(parser)
     parser.add_argument("--recipe", default="fast", help="paper, fast, tiny, or a YAML file")
     parser.add_argument("--controls", nargs="*", choices=CONTROLS, default=CONTROLS, help="what to compare with")
     parser.add_argument("--no_final_model", action="store_true", help="train no model on all clips")
     parser.add_argument("--output_dir", type=Path, help="folder of the run; default runs/CHECKPOINT-DATASET-RECIPE")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     return parser
-
-
-def _load_features(known: argparse.Namespace, recipe: FinetuningRecipe) -> FeatureCache:
-    if known.features is not None:
-        return FeatureCache.load(known.features)
-    from audiopg.data_scripts import benchmarks, own_recordings
-
-    if known.hub_dataset is not None:
-        dataset = own_recordings.load_hub_dataset(known.hub_dataset)
-    elif known.benchmark != "auto":
-        dataset = benchmarks.load_benchmark(known.benchmark, known.data_dir)
-    else:
-        dataset = own_recordings.load_recordings(known.data_dir)
-    feature_extractor = AutoFeatureExtractor.from_pretrained(known.checkpoint)
-    return cached_features(dataset, feature_extractor, clip_seconds=recipe.clip_seconds)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -75,7 +53,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         path = known.recipe if Path(known.recipe).suffix else RECIPES / "finetuning" / f"{known.recipe}.yaml"
         recipe = load_recipe(FinetuningRecipe, path, parse_overrides(overrides))
-        cache = _load_features(known, recipe)
+        feature_extractor = AutoFeatureExtractor.from_pretrained(known.checkpoint)
+        cache = features_of_options(known, feature_extractor, recipe.clip_seconds)
         names = (Path(known.checkpoint).name, cache.dataset_name.replace(" ", "_"), recipe.name)
         run = FinetuningRun(
             known.checkpoint, cache, recipe, known.output_dir or Path("runs") / "-".join(names), known.device

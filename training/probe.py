@@ -1,10 +1,11 @@
-"""What frozen features are worth: classes by linear, neighbour and attentive probes, factors by ridge regression.
+"""What frozen features are worth: classes by linear, neighbour and attentive probes.
 
-    python training/probe.py CHECKPOINT_FOLDER --esc50_dir FOLDER [--probe neighbours|attentive] [--layers all|0 4 ...]
+    python training/probe.py CHECKPOINT --data_dir FOLDER [--probe neighbours|attentive] [--layers all|0 4 ...]
 
-compares three kinds of features on a benchmark in ESC-50's layout: the log-mel itself, a random encoder of the same
-architecture, and the pre-trained one; of the encoders the output and, if asked for, any of their layers, as the mean
-of a clip's tokens and with their mel rows kept apart.
+compares three kinds of features on labelled recordings, whatever `training/finetune.py` takes: the log-mel itself, a
+random encoder of the same architecture, and the pre-trained one; of the encoders the output and, if asked for, any of
+their layers, as the mean of a clip's tokens and with their mel rows kept apart. CHECKPOINT is any `AutoModel` on
+spectrograms: AudioPG, AST.
 """
 
 import argparse
@@ -14,28 +15,35 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from transformers import AutoFeatureExtractor, AutoModel
 
-from audiopg.modeling.feature_extraction_audiopg import AudioPGFeatureExtractor
-from audiopg.modeling.modeling_audiopg import AudioPGModel
-from audiopg.training.evaluation.probes import PROBES, format_results, probe_benchmark
+import audiopg  # noqa: F401 - registers our classes
+from audiopg.training.evaluation.probes import PROBES, probe_encoder
+from audiopg.training.evaluation.results import format_results
+from audiopg.training.features.batches import Batches
+from audiopg.training.features.labelled import add_data_options, features_of_options
 from audiopg.training.runs.provenance import environment
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command line; `arguments` are those after the program's name."""
-    options = _parser().parse_args(arguments)
-    model = AudioPGModel.from_pretrained(options.checkpoint)
-    feature_extractor = AudioPGFeatureExtractor.from_pretrained(options.checkpoint)
-    report = probe_benchmark(
-        model,
-        feature_extractor,
-        options.esc50_dir,
-        probe=options.probe,
-        layers=_layer_numbers(options.layers, model.config.num_hidden_layers),
-        batch_size=options.batch_size,
-        device=options.device,
-        seed=options.seed,
-    )
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    try:
+        feature_extractor = AutoFeatureExtractor.from_pretrained(options.checkpoint)
+        model = AutoModel.from_pretrained(options.checkpoint)
+        batches = Batches(features_of_options(options, feature_extractor), feature_extractor)
+        report = probe_encoder(
+            model,
+            batches,
+            probe=options.probe,
+            layers=_layer_numbers(options.layers, model.config.num_hidden_layers),
+            batch_size=options.batch_size,
+            device=options.device,
+            seed=options.seed,
+        )
+    except (OSError, ValueError) as error:
+        parser.exit(2, f"{parser.prog}: {error}\n")
     sys.stdout.write(format_results(report) + "\n")
     if options.output is not None:
         report = {"checkpoint": str(options.checkpoint), **report, **environment()}
@@ -43,9 +51,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description="Probe a frozen AudioPG encoder on a benchmark in ESC-50's layout.")
-    parser.add_argument("checkpoint", help="folder with a checkpoint and its feature extractor")
-    parser.add_argument("--esc50_dir", type=Path, required=True, help="folder that holds meta/esc50.csv and audio/")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    parser.add_argument("checkpoint", help="folder or Hub name; any AutoModel on spectrograms")
+    add_data_options(parser)
     parser.add_argument("--probe", choices=PROBES, default="linear", help="what reads the frozen features")
     parser.add_argument("--layers", nargs="+", default=[], help="layers to probe beside the output: numbers, or all")
     parser.add_argument("--output", type=Path, help="JSON file for the results")

@@ -22,7 +22,7 @@ from audiopg.training.evaluation.factor_scores import (
     neuron_information,
     principal_components,
 )
-from audiopg.training.evaluation.probes import embed_tokens, log_mel_features, pooled, random_encoder
+from audiopg.training.features.embeddings import embed, log_mel_statistics, random_encoder, spectrograms_of
 
 SOURCES = ("log-mel", "random", "pre-trained")
 """What is compared: the mean and deviation of each log-mel band, and the mean patch token of two encoders."""
@@ -90,17 +90,13 @@ class Encoders:
 
     def features(self, clips: FactorClips) -> tuple[dict[str, np.ndarray], dict[str, list[np.ndarray]]]:
         """Features of each source, `(clips, neurons)`; and for each encoder those at every layer, first to last."""
-        waveforms = list(clips.waveforms)
         layers = list(range(self.pretrained.config.num_hidden_layers + 1))
-        output = {"log-mel": log_mel_features(self.feature_extractor, waveforms, self.batch_size, self.device)}
-        by_layer = {}
+        spectrograms = list(spectrograms_of(self.feature_extractor, clips.waveforms))
+        output, by_layer = {"log-mel": log_mel_statistics(spectrograms)}, {}
         for source, model in (("random", self.random), ("pre-trained", self.pretrained)):
-            tokens = embed_tokens(
-                *(model, self.feature_extractor, waveforms, [None, *layers], self.batch_size, self.device),
-                pooling="mean",
-            )
-            output[source] = pooled(tokens[None])
-            by_layer[source] = [pooled(tokens[layer]) for layer in layers]
+            inputs = model, self.feature_extractor, spectrograms
+            found = embed(*inputs, layers=layers, batch_size=self.batch_size, device=self.device)
+            output[source], by_layer[source] = found[None], [found[layer] for layer in layers]
         return output, by_layer
 
 

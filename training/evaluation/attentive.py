@@ -9,17 +9,15 @@ keys and values, so it stays small: $D (H + C) + C$ parameters for tokens of wid
 """
 
 import math
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
-from tqdm import tqdm
 
 WEIGHT_DECAYS = (0.01, 0.1, 1.0)
-"""Candidates; the one that does best on a fold of the training clips is taken."""
+"""Candidates."""
 
 MOST_HEADS = 8
 EPOCHS = 20
@@ -67,107 +65,77 @@ class AttentivePooling(nn.Module):
         return nn.functional.linear(self.pool(tokens, mask), self.weight, self.bias)
 
 
-def attentive_probe(
-    tokens: Sequence[Tensor], labels: np.ndarray, folds: np.ndarray, *, device: str | torch.device = "cpu"
-) -> dict[str, Any]:
-    """Accuracy of `AttentivePooling` by cross-validation over given folds.
+def prepare_attentive(
+    tokens: Sequence[Tensor], labels: np.ndarray, num_classes: int, device: str | torch.device = "cpu"
+) -> Callable[[float], Callable[[Sequence[Tensor]], np.ndarray]]:
+    """`AttentivePooling` by a fixed budget: 20 epochs of AdamW at batch 64 with a cosine schedule.
 
-    A fixed budget, 20 epochs of AdamW at batch 64 with a cosine schedule. In each round the weight decay is chosen by
-    the accuracy on the fold that follows the test fold, trained on the others; then all training folds are trained on
-    with it. The standardisation is fitted on what is being trained on, and the test fold is used once. Nothing is
-    drawn but the order of the clips, by a generator of its own: a call repeats bit for bit.
+    The standardisation is fitted on what is being trained on. Nothing is drawn but the order of the clips, by a
+    generator of its own: a call repeats bit for bit.
 
     Args:
         tokens: For each clip, shape `(its tokens, hidden_size)`, of any floating type.
-        labels: Class of each clip, shape `(clips,)`.
-        folds: Fold of each clip, shape `(clips,)`; three or more different ones.
+        labels: Classes `(clips,)`, or zeros and ones `(clips, classes)`, which are learnt by binary cross-entropy.
+        num_classes: How many there are.
         device: Where to train.
 
     Returns:
-        What `linear_probe` returns, and `weight_decays`, as chosen in each round.
-
-    Raises:
-        ValueError: if there are fewer than three folds: one to test on, one to choose on, one to train on.
+        What trains with a weight decay; what it returns gives logits `(clips, classes)` of tokens of other clips.
 
     Example:
         >>> labels = np.tile([0, 1], 30)
         >>> tokens = [torch.full((3, 4), float(label)) for label in labels]
-        >>> attentive_probe(tokens, labels, np.repeat([1, 2, 3], 20))["fold_accuracies"]
-        [1.0, 1.0, 1.0]
+        >>> predict = prepare_attentive(tokens, labels, num_classes=2)(0.1)
+        >>> predict(tokens[:2]).argmax(axis=1).tolist()
+        [0, 1]
     """
-    numbers = np.unique(folds)
-    if len(numbers) < 3:
-        raise ValueError(
-            f"An attentive probe needs at least 3 folds (to test on, to choose the weight decay on, to train on), and "
-            f"got {len(numbers)}. Give the benchmark's own folds."
-        )
-    classes, targets = np.unique(labels, return_inverse=True)
-    clips = _Clips([clip.to(device) for clip in tokens], torch.from_numpy(targets).to(device), len(classes))
-    accuracies, chosen = [], []
-    rounds = tqdm(enumerate(numbers), total=len(numbers), desc="Attentive probe", unit="fold", disable=None)
-    for position, test_fold in rounds:
-        held_out = numbers[(position + 1) % len(numbers)]
-        test, held = (np.flatnonzero(folds == fold) for fold in (test_fold, held_out))
-        inner = np.flatnonzero((folds != test_fold) & (folds != held_out))
-        scores = {decay: _accuracy(clips, inner, held, decay) for decay in WEIGHT_DECAYS}
-        chosen.append(max(scores, key=lambda decay: scores[decay]))
-        accuracies.append(_accuracy(clips, np.flatnonzero(folds != test_fold), test, chosen[-1]))
-    return {
-        "fold_accuracies": accuracies,
-        "mean": float(np.mean(accuracies)),
-        "std": float(np.std(accuracies, ddof=1)),
-        "weight_decays": chosen,
-    }
+    known, targets = [clip.to(device) for clip in tokens], torch.from_numpy(labels).to(device)
+    mean, deviation = _statistics(known)
+
+    def fit(weight_decay: float) -> Callable[[Sequence[Tensor]], np.ndarray]:
+        probe = AttentivePooling(len(mean), num_classes).to(device)
+        probe.mean.copy_(mean)
+        probe.deviation.copy_(deviation)
+        _train(probe, known, targets, weight_decay)
+
+        @torch.no_grad()
+        def predict(asked: Sequence[Tensor]) -> np.ndarray:
+            clips = [clip.to(device) for clip in asked]
+            parts = [probe(*_padded(clips[start : start + BATCH_SIZE])) for start in range(0, len(clips), BATCH_SIZE)]
+            return torch.cat(parts).cpu().numpy()
+
+        return predict
+
+    return fit
 
 
-class _Clips:
-    """Tokens of many clips with their classes, handed out in padded batches."""
-
-    def __init__(self, tokens: Sequence[Tensor], targets: Tensor, num_classes: int) -> None:
-        self.tokens, self.targets, self.num_classes = tokens, targets, num_classes
-
-    def statistics(self, chosen: np.ndarray) -> tuple[Tensor, Tensor]:
-        """Mean and deviation of each feature over all tokens of some clips, one clip in memory at a time."""
-        count = sum(len(self.tokens[index]) for index in chosen)
-        mean = torch.stack([self.tokens[index].sum(dim=0, dtype=torch.float64) for index in chosen]).sum(dim=0) / count
-        squares = torch.stack([(self.tokens[index] - mean).square().sum(dim=0) for index in chosen]).sum(dim=0)
-        deviation = (squares / count).sqrt()
-        return mean.float(), torch.where(deviation > 0, deviation, 1.0).float()
-
-    def batch(self, chosen: np.ndarray) -> tuple[Tensor, Tensor, Tensor]:
-        """Tokens `(batch, tokens, hidden_size)`, their mask `(batch, tokens)` and the clips' classes."""
-        tokens = pad_sequence([self.tokens[index] for index in chosen], batch_first=True).float()
-        lengths = torch.tensor([len(self.tokens[index]) for index in chosen], device=tokens.device)
-        mask = torch.arange(tokens.shape[1], device=tokens.device) < lengths[:, None]
-        return tokens, mask, self.targets[torch.from_numpy(chosen).to(tokens.device)]
+def _statistics(tokens: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """Mean and deviation of each feature over all tokens of all clips, one clip in memory at a time."""
+    count = sum(len(clip) for clip in tokens)
+    mean = torch.stack([clip.sum(dim=0, dtype=torch.float64) for clip in tokens]).sum(dim=0) / count
+    squares = torch.stack([(clip - mean).square().sum(dim=0) for clip in tokens]).sum(dim=0)
+    deviation = (squares / count).sqrt()
+    return mean.float(), torch.where(deviation > 0, deviation, 1.0).float()
 
 
-def _accuracy(clips: _Clips, train: np.ndarray, test: np.ndarray, weight_decay: float) -> float:
-    """Train on some clips, test on others."""
-    probe = _fit(clips, train, weight_decay)
-    right = 0
-    with torch.no_grad():
-        for start in range(0, len(test), BATCH_SIZE):
-            tokens, mask, targets = clips.batch(test[start : start + BATCH_SIZE])
-            right += int((probe(tokens, mask).argmax(dim=1) == targets).sum())
-    return right / len(test)
+def _padded(clips: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """Tokens `(batch, tokens, hidden_size)` in float32 and their mask `(batch, tokens)`."""
+    tokens = pad_sequence(list(clips), batch_first=True).float()
+    lengths = torch.tensor([len(clip) for clip in clips], device=tokens.device)
+    return tokens, torch.arange(tokens.shape[1], device=tokens.device) < lengths[:, None]
 
 
-def _fit(clips: _Clips, train: np.ndarray, weight_decay: float) -> AttentivePooling:
-    mean, deviation = clips.statistics(train)
-    probe = AttentivePooling(len(mean), clips.num_classes).to(mean.device)
-    probe.mean.copy_(mean)
-    probe.deviation.copy_(deviation)
+def _train(probe: AttentivePooling, tokens: Sequence[Tensor], targets: Tensor, weight_decay: float) -> None:
     optimizer = torch.optim.AdamW(probe.parameters(), lr=LEARNING_RATE, weight_decay=weight_decay)
-    num_steps = EPOCHS * math.ceil(len(train) / BATCH_SIZE)
+    num_steps = EPOCHS * math.ceil(len(tokens) / BATCH_SIZE)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=num_steps)
+    loss_of = nn.functional.cross_entropy if targets.ndim == 1 else nn.functional.binary_cross_entropy_with_logits
     order = np.random.default_rng(0)
     for _ in range(EPOCHS):
-        shuffled = order.permutation(train)
-        for start in range(0, len(train), BATCH_SIZE):
-            tokens, mask, targets = clips.batch(shuffled[start : start + BATCH_SIZE])
+        shuffled = order.permutation(len(tokens))
+        for start in range(0, len(tokens), BATCH_SIZE):
+            chosen = shuffled[start : start + BATCH_SIZE].tolist()
             optimizer.zero_grad()
-            nn.functional.cross_entropy(probe(tokens, mask), targets).backward()
+            loss_of(probe(*_padded([tokens[clip] for clip in chosen])), targets[chosen]).backward()
             optimizer.step()
             schedule.step()
-    return probe

@@ -10,12 +10,11 @@ import numpy as np
 from sklearn.decomposition import PCA
 from sklearn.ensemble import GradientBoostingClassifier, GradientBoostingRegressor
 from sklearn.feature_selection import mutual_info_classif, mutual_info_regression
-from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import LogisticRegression, RidgeCV
+from sklearn.metrics import r2_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
-
-from audiopg.training.evaluation.probes import decode_factors
 
 NEIGHBOURS = 3
 """The k of Kraskov's estimator; scikit-learn's default."""
@@ -24,6 +23,38 @@ ENTROPY_BINS = 20
 """A continuous factor has no finite entropy: for the gap it counts as so many equally likely values."""
 
 _TREES = 50
+
+RIDGE_ALPHAS = tuple(float(alpha) for alpha in np.logspace(-3, 5, 17))
+
+
+def decode_factors(
+    features_train: np.ndarray, targets_train: np.ndarray, features_test: np.ndarray, targets_test: np.ndarray
+) -> np.ndarray:
+    """How much of each factor of synthesis a linear map reads out of the features: R^2 on held-out clips.
+
+    Ridge regression on standardised features; the penalty of each factor is chosen by leave-one-out on the training
+    clips. 1 is perfect, 0 no better than the mean of the held-out targets, and less is worse.
+
+    Args:
+        features_train: Shape `(clips, features)`.
+        targets_train: Shape `(clips, factors)`, or `(clips,)` for one factor.
+        features_test: Shape `(other clips, features)`.
+        targets_test: Shape `(other clips, factors)`, or `(other clips,)`.
+
+    Returns:
+        R^2 of each factor, shape `(factors,)`.
+
+    Example:
+        >>> features = np.random.default_rng(0).standard_normal((100, 3))
+        >>> factors = np.stack([features[:, 0] - features[:, 2], 2 * features[:, 1]], axis=1)
+        >>> decode_factors(features[:50], factors[:50], features[50:], factors[50:]).round(3).tolist()
+        [1.0, 1.0]
+    """
+    ridge = make_pipeline(StandardScaler(), RidgeCV(alphas=RIDGE_ALPHAS, alpha_per_target=True))
+    with threadpool_limits(limits=1):
+        ridge.fit(features_train, _columns(targets_train))
+        predictions = ridge.predict(features_test)
+    return r2_score(_columns(targets_test), _columns(predictions), multioutput="raw_values")
 
 
 def decode(
@@ -37,7 +68,7 @@ def decode(
         features_test: Shape `(other clips, neurons)`.
         values_test: Shape `(other clips,)`.
         kind: `class` is read by logistic regression on standardised features; `continuous` and `count` by ridge
-            regression, as in `probe.decode_factors`.
+            regression, as in `decode_factors`.
 
     Returns:
         R^2 (1 perfect, 0 the mean, negative worse) or accuracy in [0, 1].
@@ -211,3 +242,8 @@ def disentanglement_and_completeness(importance: np.ndarray) -> tuple[float, flo
     by_factor = importance.sum(axis=0, keepdims=True)
     shares = importance / np.where(by_factor > 0, by_factor, 1.0)
     return disentanglement, float(_one_minus_entropy(shares.T).mean())
+
+
+def _columns(values: np.ndarray) -> np.ndarray:
+    """`(clips,)` or `(clips, factors)` to `(clips, factors)`."""
+    return values.reshape(len(values), -1)

@@ -1,4 +1,4 @@
-"""How a model is fine-tuned and what it is tested on: the recipe, and the rounds of training, validation and test.
+"""What a classifier is trained, validated and tested on: the rounds of a data set, by its folds or its splits.
 
 A round's test clips are read once, after its training has ended. Which epoch is tested is either fixed (the last) or
 chosen on validation clips, which come from the training folds and share no source with what is trained on.
@@ -10,87 +10,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from audiopg.modeling.configuration_audiopg import check_pooling
 from audiopg.training.features.cache import FeatureCache
 
 DRAWN_VALIDATION = 0.1
 """Share of the training clips that validation gets where a data set has no validation split."""
 
-
-@dataclass(frozen=True)
-class FinetuningRecipe:
-    """Everything that defines a fine-tuning but the checkpoint and the data.
-
-    Args:
-        name: Of the protocol.
-        description: One sentence: what it reproduces or is for.
-        epochs: Passes over the training clips.
-        batch_size: Clips per step.
-        learning_rate: Peak of the schedule, at the classifier.
-        layer_decay: Each block's rate is this times that of the block above; 1 gives all the same.
-        warmup_fraction: Share of the steps in which the rate rises from zero; it then falls to zero by a cosine.
-        weight_decay: Of AdamW, on matrices.
-        drop_path_rate: Stochastic depth of the last block, where the model has it.
-        pooling: What the classifier reads, where the model has a choice: `mean`, the mean of all tokens, or `mel`,
-            that of every row of patches along mel.
-        clip_seconds: Clips are cropped in the middle or repeated to this length; None keeps them as they are.
-        time_roll: Whether training clips are turned round in time.
-        time_mask: Most frames that SpecAugment hides; 0 hides none.
-        frequency_mask: Most mel bands that SpecAugment hides; 0 hides none.
-        mixup: Alpha of mixup; 0 does without.
-        cutmix: Alpha of cutmix; 0 does without.
-        mix_probability: That a batch is mixed by either.
-        switch_probability: That it is by cutmix rather than by mixup.
-        label_smoothing: Share of a single label that is spread over all classes; several labels stay as they are.
-        select: `last`, or `validation`: the epoch that is best on validation clips.
-        checkpoints_per_round: How often a round is saved on its way, to go on from if it is interrupted.
-        seed: Of the classifier's weights, the order of clips and every augmentation.
-    """
-
-    name: str
-    description: str
-    epochs: int
-    batch_size: int = 32
-    learning_rate: float = 2e-4
-    layer_decay: float = 0.75
-    warmup_fraction: float = 0.1
-    weight_decay: float = 0.05
-    drop_path_rate: float = 0.1
-    pooling: str = "mean"
-    clip_seconds: float | None = 10.24
-    time_roll: bool = True
-    time_mask: int = 192
-    frequency_mask: int = 48
-    mixup: float = 0.8
-    cutmix: float = 1.0
-    mix_probability: float = 1.0
-    switch_probability: float = 0.5
-    label_smoothing: float = 0.1
-    select: str = "last"
-    checkpoints_per_round: int = 0
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        """Refuse what cannot be run."""
-        check_pooling("pooling", self.pooling)
-        for name in ("epochs", "batch_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is 1 or more, got {getattr(self, name)}.")
-        for name in ("learning_rate", "layer_decay", "clip_seconds"):
-            if getattr(self, name) is not None and not getattr(self, name) > 0:
-                raise ValueError(f"{name} is above 0, got {getattr(self, name)}.")
-        for name in (
-            *("weight_decay", "time_mask", "frequency_mask", "mixup", "cutmix", "checkpoints_per_round", "seed"),
-        ):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} is 0 or more, got {getattr(self, name)}.")
-        for name in (
-            *("warmup_fraction", "drop_path_rate", "mix_probability", "switch_probability", "label_smoothing"),
-        ):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} lies between 0 and 1, got {getattr(self, name)}.")
-        if self.select not in ("last", "validation"):
-            raise ValueError(f"select is last or validation, got {self.select!r}; nothing is chosen on test clips.")
+_INNER_VALIDATION = 0.2
 
 
 @dataclass(frozen=True)
@@ -110,12 +35,14 @@ class Round:
     test: list[int]
 
 
-def rounds_of(cache: FeatureCache, recipe: FinetuningRecipe) -> list[Round]:
+def rounds_of(cache: FeatureCache, *, select_on_validation: bool = False, seed: int = 0) -> list[Round]:
     """The rounds of a data set: one per fold, or a single one of train, validation and test.
 
     Args:
         cache: The data set.
-        recipe: Says whether an epoch is chosen on validation clips.
+        select_on_validation: Whether something is chosen on validation clips: where a data set has none, they are cut
+            from the training clips.
+        seed: Of the cut.
 
     Returns:
         The rounds, in the order of the folds.
@@ -130,21 +57,51 @@ def rounds_of(cache: FeatureCache, recipe: FinetuningRecipe) -> list[Round]:
         if len(by_part) < 2:
             raise ValueError(f"{cache.dataset_name} needs two folds or more, and has {sorted(by_part)}.")
         folds = sorted(by_part)
-        return [
-            _round(
-                f"fold {fold}", [i for f in folds if f != fold for i in by_part[f]], [], by_part[fold], cache, recipe
-            )
+        rounds = [
+            Round(f"fold {fold}", [i for f in folds if f != fold for i in by_part[f]], [], by_part[fold])
             for fold in folds
         ]
-    missing = [split for split in ("train", "test") if split not in by_part]
-    if missing:
-        raise ValueError(f"{cache.dataset_name} has no clips in {missing}, only in {sorted(map(str, by_part))}.")
-    return [_round("test", by_part["train"], by_part["validation"], by_part["test"], cache, recipe)]
+    else:
+        missing = [split for split in ("train", "test") if split not in by_part]
+        if missing:
+            raise ValueError(f"{cache.dataset_name} has no clips in {missing}, only in {sorted(map(str, by_part))}.")
+        rounds = [Round("test", by_part["train"], by_part["validation"], by_part["test"])]
+    return [_validated(one, cache, seed) for one in rounds] if select_on_validation else rounds
 
 
-def round_of_all_clips(cache: FeatureCache, recipe: FinetuningRecipe) -> Round:
+def round_of_all_clips(cache: FeatureCache, *, select_on_validation: bool = False, seed: int = 0) -> Round:
     """Training on everything, for a model to give to others; the rounds with a test say what to expect of it."""
-    return _round("all clips", list(range(len(cache))), [], [], cache, recipe)
+    everything = Round("all clips", list(range(len(cache))), [], [])
+    return _validated(everything, cache, seed) if select_on_validation else everything
+
+
+def inner_rounds(cache: FeatureCache, one: Round) -> list[tuple[list[int], list[int]]]:
+    """What a setting is chosen on, among the clips of a round that are not tested on.
+
+    Args:
+        cache: The data set.
+        one: The round.
+
+    Returns:
+        Clips to train on and clips to choose by. By folds, each training fold is chosen by in turn, that which follows
+        the test fold first. Otherwise there is one pair: the validation clips are chosen by, if need be a fifth of the
+        training clips, with sources kept together.
+    """
+    known = [*one.train, *one.validation]
+    parts = {cache.parts[clip] for clip in known}
+    if all(isinstance(part, int) for part in parts) and len(parts) > 1:
+        tested = max((cache.parts[clip] for clip in one.test), default=max(parts))
+        following = sorted(parts, key=lambda part: (part <= tested, part))
+        return [
+            (
+                [clip for clip in known if cache.parts[clip] != part],
+                [clip for clip in known if cache.parts[clip] == part],
+            )
+            for part in following
+        ]
+    if one.validation:
+        return [(one.train, one.validation)]
+    return [cut_validation(one.train, _strata(cache), cache.sources, _INNER_VALIDATION, seed=0)]
 
 
 def cut_validation(
@@ -189,16 +146,14 @@ def describe_protocol(cache: FeatureCache) -> str:
     return f"trained on {counts['train']} clips, tested once on {counts['test']}"
 
 
-def _round(
-    name: str,
-    train: list[int],
-    validation: list[int],
-    test: list[int],
-    cache: FeatureCache,
-    recipe: FinetuningRecipe,
-) -> Round:
-    if recipe.select == "validation" and not validation:
-        # Several labels have no strata to speak of: their sources are dealt as they come.
-        strata = np.zeros(len(cache)) if cache.multi_label else cache.labels.numpy()
-        train, validation = cut_validation(train, strata, cache.sources, DRAWN_VALIDATION, recipe.seed)
-    return Round(name, train, validation, test)
+def _strata(cache: FeatureCache) -> np.ndarray:
+    """By what sources are dealt: several labels have no strata to speak of, and are dealt as they come."""
+    return np.zeros(len(cache)) if cache.multi_label else cache.labels.numpy()
+
+
+def _validated(one: Round, cache: FeatureCache, seed: int) -> Round:
+    """A round that has validation clips."""
+    if one.validation:
+        return one
+    train, validation = cut_validation(one.train, _strata(cache), cache.sources, DRAWN_VALIDATION, seed)
+    return Round(one.name, train, validation, one.test)

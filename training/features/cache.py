@@ -2,11 +2,10 @@
 
     waveforms -> frames (all frames of all clips, bands) float16, lengths (clips), labels, fold or split, source
 
-    python training/feature_cache.py CHECKPOINT DATA_DIR features.safetensors
-
-The frames of AudioPG's front end are kept raw and at their native length, so that one file serves every checkpoint and
-every length; a checkpoint's standardisation, and the crop or repetition to a length, happen when a batch is made. Any
-other feature extractor that gives (frames, bands) is asked for its `input_values`, which are kept as they come.
+A recording is brought to `clip_seconds`, if any, before its frames are computed. The frames of AudioPG's front end are
+kept raw, so that one file serves every checkpoint of one front end; `batches.Batches` standardises and pads them. Any
+other feature extractor that gives (frames, bands) is asked for its `input_values`, which are kept as they come. Half
+precision holds a log-mel to 0.004 at most, a thousandth of its deviation.
 """
 
 import dataclasses
@@ -30,7 +29,8 @@ from tqdm import tqdm
 
 import audiopg  # noqa: F401 - registers the feature extractor
 from audiopg.modeling.feature_extraction_audiopg import AudioPGFeatureExtractor
-from audiopg.modeling.spectrogram_audiopg import HOP_LENGTH_SECONDS, log_mel_spectrogram, num_frames
+from audiopg.modeling.spectrogram_audiopg import log_mel_spectrogram, num_frames
+from audiopg.training.runs.files import written_aside
 
 if TYPE_CHECKING:  # a machine that reads a cache may have neither
     from datasets import Dataset
@@ -65,8 +65,7 @@ def front_end_of(feature_extractor: Any, clip_seconds: float | None = None) -> F
 
     Args:
         feature_extractor: An `AudioPGFeatureExtractor`, or any that turns a waveform into `(frames, bands)`.
-        clip_seconds: Length that waveforms are matched to; only for extractors that are not ours, whose frames cannot
-            be cropped or repeated afterwards.
+        clip_seconds: Length that waveforms are brought to by `match_length`; None keeps each as long as it is.
 
     Returns:
         The front end.
@@ -77,32 +76,36 @@ def front_end_of(feature_extractor: Any, clip_seconds: float | None = None) -> F
     Example:
         >>> front_end_of(AudioPGFeatureExtractor()).frames_of(torch.zeros(16000)).shape
         torch.Size([98, 128])
+        >>> front_end_of(AudioPGFeatureExtractor(), clip_seconds=10.24).frames_of(torch.zeros(16000)).shape
+        torch.Size([1022, 128])
     """
-    rate = feature_extractor.sampling_rate
-    if isinstance(feature_extractor, AudioPGFeatureExtractor):
-        options: dict[str, Any] = {
-            "num_mel_bins": feature_extractor.num_mel_bins,
-            "window": feature_extractor.window,
-        }
-        settings = {"name": "audiopg", "version": FRONT_END_VERSION, "sampling_rate": rate, **options}
-        return FrontEnd(settings, rate, lambda waveform: log_mel_spectrogram(waveform, sampling_rate=rate, **options))
+    rate, ours = feature_extractor.sampling_rate, isinstance(feature_extractor, AudioPGFeatureExtractor)
+    settings: dict[str, Any] = {"version": FRONT_END_VERSION}
+    if ours:
+        options: dict[str, Any] = {"num_mel_bins": feature_extractor.num_mel_bins, "window": feature_extractor.window}
+        settings |= {"name": "audiopg", "sampling_rate": rate, **options}
+    else:
+        kept = {name: value for name, value in feature_extractor.to_dict().items() if name != "_processor_class"}
+        settings |= {"name": type(feature_extractor).__name__, "extractor": kept}
+    if clip_seconds is not None:
+        settings["clip_seconds"] = clip_seconds
 
     def frames_of(waveform: Tensor) -> Tensor:
         from audiopg.modeling.audio_audiopg import match_length
 
         if clip_seconds is not None:
             waveform = match_length(waveform, round(clip_seconds * rate))
+        if ours:
+            return log_mel_spectrogram(waveform, sampling_rate=rate, **options)
         values = feature_extractor(waveform.numpy(), sampling_rate=rate, return_tensors="pt")["input_values"][0]
         if values.ndim != 2:
             raise ValueError(
                 f"The front end gives spectrograms, (frames, bands), and {type(feature_extractor).__name__} gives "
-                f"{tuple(values.shape)}. Models that read waveforms cannot be fine-tuned here."
+                f"{tuple(values.shape)}. Models that read waveforms cannot be used here."
             )
         return values
 
-    kept = {name: value for name, value in feature_extractor.to_dict().items() if name != "_processor_class"}
-    settings = {"name": type(feature_extractor).__name__, "clip_seconds": clip_seconds, "version": FRONT_END_VERSION}
-    return FrontEnd({**settings, "extractor": kept}, rate, frames_of)
+    return FrontEnd(settings, rate, frames_of)
 
 
 @dataclass(frozen=True)
@@ -141,6 +144,16 @@ class FeatureCache:
         """Whether clips may have several labels."""
         return self.labels.ndim == 2
 
+    @property
+    def metric(self) -> str:
+        """What a classifier is scored by, see `scores.score`."""
+        return "macro_average_precision" if self.multi_label else "accuracy"
+
+    @property
+    def clip_seconds(self) -> float | None:
+        """What recordings were brought to; None if each is as long as it was."""
+        return self.front_end.get("clip_seconds")
+
     @cached_property
     def starts(self) -> Tensor:
         """First frame of each clip, int64, shape `(clips,)`."""
@@ -151,19 +164,18 @@ class FeatureCache:
         start = int(self.starts[index])
         return self.frames[start : start + int(self.lengths[index])]
 
-    def matched_frames(self, indices: Tensor, length: int) -> Tensor:
-        """Frames of clips, each brought to one length as `match_length` does with waveforms (AudioPG).
+    def padded_frames(self, indices: Tensor, length: int) -> Tensor:
+        """Frames of clips side by side; what lies behind the end of a clip repeats its last frame.
 
         Args:
             indices: Of the clips, shape `(batch,)`.
-            length: The middle of a longer clip is taken, a shorter one repeated from its start.
+            length: That of the longest of them, or more.
 
         Returns:
             Float16, shape `(batch, length, bands)`, where the frames are.
         """
-        own = self.lengths[indices][:, None]
-        first = ((own - length) // 2).clamp(min=0)
-        positions = self.starts[indices][:, None] + (first + torch.arange(length)) % own
+        last = self.lengths[indices][:, None] - 1
+        positions = self.starts[indices][:, None] + torch.arange(length).minimum(last)
         return self.frames[positions.to(self.frames.device)]
 
     def to(self, device: str) -> "FeatureCache":
@@ -179,9 +191,8 @@ class FeatureCache:
             if not isinstance(getattr(self, field.name), Tensor)
         }
         tensors = {name: getattr(self, name) for name in ("frames", "lengths", "labels")}
-        partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-        save_file(tensors, partial, {"audiopg": json.dumps(texts)})
-        partial.replace(path)
+        with written_aside(path) as partial:
+            save_file(tensors, partial, {"audiopg": json.dumps(texts)})
 
     @classmethod
     def load(cls, path: str | Path) -> "FeatureCache":
@@ -278,7 +289,7 @@ def extract_features(dataset: "Dataset", front_end: FrontEnd, digest: str = "") 
         class_names=class_names,
         front_end=front_end.settings,
         clips=_short_names([_name(audio) for audio in rows]),
-        parts=parts_of(dataset),  # type: ignore[arg-type]
+        parts=parts_of(dataset),
         sources=list(dataset["source"]),
         frames=torch.cat(frames),
         lengths=torch.tensor([len(clip) for clip in frames]),
@@ -287,78 +298,6 @@ def extract_features(dataset: "Dataset", front_end: FrontEnd, digest: str = "") 
         else torch.tensor(dataset["label"][:]),
         digest=digest,
     )
-
-
-class Batches:
-    """Model inputs of clips of a cache, for one checkpoint and one length.
-
-    Args:
-        cache: The features.
-        feature_extractor: Of the checkpoint.
-        clip_seconds: Length that clips are matched to, in whole patches; None keeps each as long as it is and pads to
-            the longest of the batch, with a mask.
-
-    Raises:
-        ValueError: if the cache was made with another front end, or by one that is not ours at several lengths.
-
-    Example:
-        >>> cache = FeatureCache(
-        ...     "x", ["a"], front_end_of(AudioPGFeatureExtractor()).settings, ["0", "1"], [1, 2], ["0", "1"],
-        ...     torch.zeros(130, 128).half(), torch.tensor([100, 30]), torch.tensor([0, 0]), "",
-        ... )
-        >>> batch = Batches(cache, AudioPGFeatureExtractor(), clip_seconds=None)([0, 1])
-        >>> batch["input_values"].shape, batch["attention_mask"].sum(dim=1)
-        (torch.Size([2, 112, 128]), tensor([100,  30]))
-    """
-
-    def __init__(self, cache: FeatureCache, feature_extractor: Any, clip_seconds: float | None) -> None:
-        expected = json.loads(json.dumps(front_end_of(feature_extractor, clip_seconds).settings))
-        if cache.front_end != expected:
-            raise ValueError(
-                f"The features of {cache.dataset_name} were made with {cache.front_end}, and this checkpoint and "
-                f"length need {expected}. Make them with this checkpoint."
-            )
-        self.cache = cache
-        self.is_ours = isinstance(feature_extractor, AudioPGFeatureExtractor)
-        if not self.is_ours and len(cache.lengths.unique()) > 1:
-            raise ValueError(
-                f"Clips of {type(feature_extractor).__name__} are stacked, so they have one length, and those of "
-                f"{cache.dataset_name} have several. Set clip_seconds."
-            )
-        self.feature_extractor = feature_extractor
-        self.length = _whole_patches(clip_seconds, feature_extractor) if self.is_ours and clip_seconds else None
-
-    def __call__(self, indices: Sequence[int]) -> dict[str, Tensor]:
-        """`input_values` in float16 (see `finish`), `labels`, and `attention_mask` where it hides anything."""
-        chosen = torch.as_tensor(indices)
-        lengths, length = self.cache.lengths[chosen], self.length
-        batch = {"labels": self.cache.labels[chosen]}
-        if not self.is_ours:
-            length = int(lengths[0])
-        if length is not None:
-            return {"input_values": self.cache.matched_frames(chosen, length), **batch}
-        extractor, longest = self.feature_extractor, int(lengths.max())
-        is_real = torch.arange(longest + -longest % extractor.patch_size) < lengths[:, None]
-        values = self.cache.matched_frames(chosen, is_real.shape[1])
-        # What standardisation will turn into the extractor's own padding.
-        silence = extractor.padding_value * 2.0 * extractor.std + extractor.mean
-        values = values.masked_fill(~is_real[:, :, None].to(values.device), silence)
-        # A mask that hides no patch changes nothing, and keeps attention from its fast kernels.
-        if (lengths <= is_real.shape[1] - extractor.patch_size).any():
-            batch["attention_mask"] = is_real.long()
-        return {"input_values": values, **batch}
-
-    def finish(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The same batch, on whatever device it is by now, in float32 and standardised."""
-        values = batch["input_values"].float()
-        if self.is_ours:
-            values = (values - self.feature_extractor.mean) / (2.0 * self.feature_extractor.std)
-        return {**batch, "input_values": values}
-
-
-def _whole_patches(seconds: float, feature_extractor: AudioPGFeatureExtractor) -> int:
-    """Frames of a length, rounded up to whole patches: 10.24 s are 1024, every one of them real."""
-    return -(-round(seconds / HOP_LENGTH_SECONDS) // feature_extractor.patch_size) * feature_extractor.patch_size
 
 
 def _identity(audio: Any) -> list[Any]:

@@ -15,14 +15,15 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
-from transformers.trainer_utils import get_last_checkpoint
 
-from audiopg.modeling.modeling_audiopg import classification_loss
-from audiopg.training.evaluation.protocols import FinetuningRecipe, Round
-from audiopg.training.evaluation.scores import accuracy, macro_average_precision
-from audiopg.training.features.cache import Batches
+from audiopg.modeling.losses_audiopg import classification_loss
+from audiopg.training.evaluation.protocols import Round
+from audiopg.training.evaluation.scores import score
+from audiopg.training.features.batches import Batches
 from audiopg.training.finetuning.augmentation import mixup_or_cutmix, soft_targets, spec_augment, time_roll
 from audiopg.training.finetuning.classifiers import parameter_groups
+from audiopg.training.finetuning.recipe import FinetuningRecipe
+from audiopg.training.runs.checkpoints import seal, sound
 
 
 def augment(
@@ -76,7 +77,8 @@ def fit(
         one: The round.
         recipe: How to train.
         device: Where.
-        folder: For the round's checkpoints; an interrupted round goes on from the newest, a finished one removes it.
+        folder: For the round's checkpoints; an interrupted round goes on from the newest that is sound, a finished one
+            removes it.
         on_epoch: Is told the epoch, from 1 on, and its mean loss.
 
     Returns:
@@ -89,7 +91,7 @@ def fit(
         recipe,
         one.name,
         model=model,
-        args=_arguments(recipe, folder, device),
+        args=training_arguments(recipe, folder, device),
         train_dataset=_Clips(one.train),
         data_collator=batches,
         optimizers=(_optimizer(model, recipe, device), None),
@@ -97,7 +99,7 @@ def fit(
     )
     trainer.remove_callback(PrinterCallback)
     started = time.perf_counter()
-    trainer.train(resume_from_checkpoint=get_last_checkpoint(folder) if folder.is_dir() else None)
+    trainer.train(resume_from_checkpoint=_newest_sound(folder))
     seconds_per_epoch = (time.perf_counter() - started) / max(1, watcher.epochs_seen)
     if watcher.best_weights is not None:
         model.load_state_dict(watcher.best_weights)
@@ -207,6 +209,11 @@ class _Watcher(TrainerCallback):
                 self._validate(round(state.epoch))
             self.on_epoch(round(state.epoch), float(logs["loss"]))
 
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Seal a checkpoint once all its files are there: one that is torn has no seal, or another content."""
+        folder = Path(args.output_dir)
+        seal(folder / f"checkpoint-{state.global_step}", folder.name)
+
     def on_epoch_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Ask for a checkpoint; it is written after the epoch's loss was logged, so that it knows it."""
         # An epoch that is chosen lives in memory, so such a round is not saved on its way.
@@ -217,17 +224,28 @@ class _Watcher(TrainerCallback):
 
     def _validate(self, epoch: int) -> None:
         logits = predict(self.model, self.batches, self.one.validation, self.device, self.recipe.batch_size).numpy()
-        labels = self.batches.cache.labels[self.one.validation].numpy()
-        several = labels.ndim == 2
-        found = macro_average_precision(logits, labels) if several else accuracy(logits.argmax(axis=1), labels)
+        found = score(logits, self.batches.cache.labels[self.one.validation].numpy())
         if not self.validation or found > max(self.validation):
             self.best_epoch = epoch
             self.best_weights = {name: value.detach().cpu().clone() for name, value in self.model.state_dict().items()}
         self.validation.append(found)
 
 
-def _arguments(recipe: FinetuningRecipe, folder: Path, device: str) -> TrainingArguments:
-    return TrainingArguments(
+def training_arguments(recipe: FinetuningRecipe, folder: Path, device: str) -> TrainingArguments:
+    """The Trainer's arguments for a recipe on one device, in one process.
+
+    Args:
+        recipe: How to train.
+        folder: For checkpoints.
+        device: Where to train.
+
+    Returns:
+        The arguments.
+
+    Raises:
+        ValueError: if the Trainer would compute somewhere else.
+    """
+    arguments = TrainingArguments(
         output_dir=str(folder),
         num_train_epochs=recipe.epochs,
         per_device_train_batch_size=recipe.batch_size,
@@ -236,7 +254,7 @@ def _arguments(recipe: FinetuningRecipe, folder: Path, device: str) -> TrainingA
         bf16=_has_bfloat16(device),
         use_cpu=device == "cpu",
         save_strategy="no",  # the watcher asks for checkpoints
-        save_total_limit=1,
+        save_total_limit=2,  # the older one goes before the newer one is sealed
         eval_strategy="no",
         logging_strategy="epoch",
         disable_tqdm=True,
@@ -246,6 +264,21 @@ def _arguments(recipe: FinetuningRecipe, folder: Path, device: str) -> TrainingA
         seed=recipe.seed,
         data_seed=recipe.seed,
     )
+    wanted, used = torch.device(device), arguments.device
+    if wanted.type != used.type or (wanted.index or 0) != (used.index or 0) or arguments.world_size > 1:
+        raise ValueError(
+            f"Fine-tuning runs in one process on its first device, {used}, and was asked for {device} in "
+            f"{arguments.world_size} processes. Start it with python, and choose a GPU by CUDA_VISIBLE_DEVICES=1."
+        )
+    if arguments.n_gpu > 1:  # Trainer would wrap the model in DataParallel, and take as many batches a step
+        arguments._n_gpu = 1
+    return arguments
+
+
+def _newest_sound(folder: Path) -> str | None:
+    """The checkpoint to go on from, if any; those that cannot be trusted are named in the log."""
+    found = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]), reverse=True)
+    return next((str(path) for path, _ in sound(found, folder.name)), None)
 
 
 def _optimizer(model: PreTrainedModel, recipe: FinetuningRecipe, device: str) -> torch.optim.AdamW:

@@ -1,23 +1,7 @@
-"""Fine-tune a checkpoint on labelled recordings, by an honest protocol and beside its controls.
-
-    python training/finetune.py CHECKPOINT --data_dir ESC-50                     # 5 folds by the recipe `fast`
-    python training/finetune.py CHECKPOINT --data_dir my_sounds                  # a sub-folder per class, or a CSV
-    python training/finetune.py CHECKPOINT --data_dir ESC-50 --recipe paper --learning_rate 1e-4
-    python training/finetune.py CHECKPOINT --features esc50.safetensors          # without audio libraries
-
-CHECKPOINT is any `AutoModelForAudioClassification` on spectrograms: AudioPG with any head, AST. Every fold is tested
-once, after its training; the same folds are given to the same model from scratch and to linear classifiers. A run that
-was stopped goes on where it was with the same command. In the end the run's folder holds
-
-    results.json               scores of every fold, mean, deviation, interval, controls, confusions, cost, hardware
-    confusion.png, confused.png  the confusion matrix; log-mels of the classes that are taken for each other
-    rounds/                    logits and score of each fold
-    model/                     trained on all clips, for training/export_finetuned.py
-"""
+"""The rounds of one checkpoint on one data set, kept in a folder: trained, tested, compared with controls."""
 
 import hashlib
 import json
-import logging
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -28,45 +12,25 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor
 from transformers import AutoFeatureExtractor, PreTrainedModel
 
-from audiopg.training.evaluation.protocols import (
-    FinetuningRecipe,
-    Round,
-    describe_protocol,
-    round_of_all_clips,
-    rounds_of,
-)
-from audiopg.training.evaluation.scores import accuracy, macro_average_precision, mean_and_interval
-from audiopg.training.features.cache import Batches, FeatureCache
+from audiopg.training.evaluation.probes import LOG_MEL, probe_features
+from audiopg.training.evaluation.protocols import Round, describe_protocol, round_of_all_clips, rounds_of
+from audiopg.training.evaluation.results import PRETRAINED, SCRATCH, row_of
+from audiopg.training.evaluation.scores import score
+from audiopg.training.features.batches import Batches
+from audiopg.training.features.cache import FeatureCache
+from audiopg.training.features.embeddings import embed, log_mel_statistics
 from audiopg.training.finetuning.classifiers import build_classifier
-from audiopg.training.finetuning.fitting import fit, predict
-from audiopg.training.runs.checkpoints import write_atomically
+from audiopg.training.finetuning.fitting import fit, predict, training_arguments
+from audiopg.training.finetuning.recipe import FinetuningRecipe
+from audiopg.training.runs.files import write_atomically
 from audiopg.training.runs.provenance import environment
-
-logger = logging.getLogger(__name__)
 
 _SHARE_FOR_FRAMES = 0.25
 
-PRETRAINED, SCRATCH = "pre-trained, fine-tuned", "from scratch, same budget"
 CONTROLS = ("scratch", "linear")
 """`scratch` trains the same model without the checkpoint's weights; `linear` fits linear classifiers to features."""
-
-
-def score(logits: np.ndarray, labels: Tensor) -> float:
-    """Accuracy, or macro mAP where clips have several labels.
-
-    Args:
-        logits: Shape `(clips, classes)`.
-        labels: Of these clips, as `FeatureCache.labels`.
-
-    Returns:
-        In [0, 1].
-    """
-    if labels.ndim == 2:
-        return macro_average_precision(logits, labels.numpy())
-    return accuracy(logits.argmax(axis=1), labels.numpy())
 
 
 class Progress:
@@ -108,7 +72,8 @@ class FinetuningRun:
         write: Receives lines of progress; by default they go to standard error.
 
     Raises:
-        ValueError: if the folder holds a run of something else, or the features are of another front end.
+        ValueError: if the folder holds a run of something else, the features are of another front end or length, or
+            the device is not the one that would be used.
     """
 
     def __init__(
@@ -124,15 +89,22 @@ class FinetuningRun:
         self.device, self.write = device, write or sys.stderr.write
         self.feature_extractor = AutoFeatureExtractor.from_pretrained(checkpoint)
         on_device = cache.to(device) if _fits(cache, device) else cache
-        self.batches = Batches(on_device, self.feature_extractor, recipe.clip_seconds)
-        self.rounds = rounds_of(cache, recipe)
+        self.batches = Batches(on_device, self.feature_extractor)
+        if cache.clip_seconds != recipe.clip_seconds:
+            raise ValueError(
+                f"The recipe has clip_seconds {recipe.clip_seconds}, and features of {cache.dataset_name} were made "
+                f"with {cache.clip_seconds}. Set the recipe's --clip_seconds, or make the features with it."
+            )
+        training_arguments(recipe, folder, device)  # for its complaints, before anything is trained
+        self.choice = {"select_on_validation": recipe.select == "validation", "seed": recipe.seed}
+        self.rounds = rounds_of(cache, **self.choice)
         self.facts = {
             "checkpoint": Path(checkpoint).name if Path(checkpoint).is_dir() else checkpoint,
             "weights": _weights_digest(checkpoint),
             "features": cache.digest,
             "recipe": asdict(recipe),
         }
-        self._build(PRETRAINED)  # for its complaints, before anything is trained
+        self._build(PRETRAINED)  # as above
         self._claim()
 
     def run(self, controls: Sequence[str] = CONTROLS, *, final_model: bool = True) -> dict[str, Any]:
@@ -147,7 +119,7 @@ class FinetuningRun:
         """
         conditions = [PRETRAINED, *([SCRATCH] if "scratch" in controls else [])]
         trainings = [(condition, one) for one in self.rounds for condition in conditions]
-        everything = [round_of_all_clips(self.cache, self.recipe)] if final_model else []
+        everything = [round_of_all_clips(self.cache, **self.choice)] if final_model else []
         total = (len(trainings) + len(everything)) * self.recipe.epochs
         progress = Progress(total, self.write)
         for condition, one in trainings:
@@ -217,7 +189,7 @@ class FinetuningRun:
             return
         model, facts = self._fit(condition, one, progress)
         logits = predict(model, self.batches, one.test, self.device, self.recipe.batch_size)
-        facts["score"] = score(logits.numpy(), self.cache.labels[one.test])
+        facts["score"] = score(logits.numpy(), self.cache.labels[one.test].numpy())
         save_file({"clips": torch.tensor(one.test), "logits": logits}, self._path(condition, one, ".safetensors"))
         write_atomically(path, json.dumps(facts, indent=2) + "\n")  # last: it says that the round is done
         self.write(
@@ -236,6 +208,24 @@ class FinetuningRun:
         self.feature_extractor.save_pretrained(partial)
         partial.rename(path)
 
+    def _linear_controls(self) -> dict[str, list[float]]:
+        """Scores of linear probes of what the classifier reads: of this encoder, of an untrained one, of neither."""
+        clips = range(len(self.cache))
+
+        def embedded(condition: str) -> np.ndarray:
+            inputs = self._build(condition).base_model, self.feature_extractor, self.batches.spectrograms(clips)
+            return embed(*inputs, pooling=self.recipe.pooling, device=self.device)[None]
+
+        features = {
+            f"{LOG_MEL}, linear": log_mel_statistics(self.cache.clip_frames(clip) for clip in clips),
+            "random encoder, frozen, linear": embedded(SCRATCH),
+            "pre-trained encoder, frozen, linear": embedded(PRETRAINED),
+        }
+        return {
+            name: probe_features("linear", values, self.cache, self.rounds)["scores"]
+            for name, values in features.items()
+        }
+
     def _round_facts(self, condition: str) -> list[dict[str, Any]]:
         return [json.loads(self._path(condition, one, ".json").read_text(encoding="utf-8")) for one in self.rounds]
 
@@ -246,55 +236,28 @@ class FinetuningRun:
         for condition in conditions:
             facts = self._round_facts(condition)
             rows[condition] = {
-                **_row([fact["score"] for fact in facts]),
+                **row_of([fact["score"] for fact in facts]),
                 "epochs": [fact["epoch"] for fact in facts],
                 "seconds_per_round": round(float(np.mean([fact["seconds"] for fact in facts])), 1),
                 "seconds_per_epoch": round(float(np.mean([fact["seconds_per_epoch"] for fact in facts])), 3),
             }
         if linear:
-            from audiopg.training.evaluation.baselines import linear_baselines  # scikit-learn, for this alone
-
             path = self.folder / "linear.json"
             if not path.exists():
-                found = linear_baselines(
-                    self._build(PRETRAINED), self._build(SCRATCH), self.batches, self.rounds, self.device
-                )
-                write_atomically(path, json.dumps(found))
-            rows.update({name: _row(scores) for name, scores in json.loads(path.read_text(encoding="utf-8")).items()})
+                write_atomically(path, json.dumps(self._linear_controls()))
+            rows.update({name: row_of(found) for name, found in json.loads(path.read_text(encoding="utf-8")).items()})
         counts = {"clips": len(self.cache), "classes": len(self.cache.class_names), "rounds": len(self.rounds)}
         clips, logits = self.logits(PRETRAINED)
         return {
             **self.facts,
             "dataset": self.cache.dataset_name,
             "protocol": describe_protocol(self.cache),
-            "metric": "macro_average_precision" if self.cache.multi_label else "accuracy",
+            "metric": self.cache.metric,
             **counts,
             "results": rows,
             "confusions": confusions(logits, self.cache.labels[clips].numpy(), clips, self.cache),
             **environment(),
         }
-
-
-def format_results(results: dict[str, Any]) -> str:
-    """The results as a Markdown table, in per cent.
-
-    Example:
-        >>> row = {"scores": [0.5, 0.75], "mean": 0.625, "std": 0.177, "low": -0.963, "high": 2.213}
-        >>> results = {"dataset": "ESC-10", "metric": "accuracy", "results": {"x": row}}
-        >>> print(format_results(results))
-        | ESC-10, accuracy in % | mean | std | 95 % interval | each |
-        |---|---|---|---|---|
-        | x | 62.50 | 17.70 | -96.3 to 221.3 | 50.0 75.0 |
-    """
-    metric = results["metric"].replace("_", " ")
-    lines = [f"| {results['dataset']}, {metric} in % | mean | std | 95 % interval | each |", "|---|---|---|---|---|"]
-    for name, row in results["results"].items():
-        each = " ".join(f"{100 * value:.1f}" for value in row["scores"])
-        spread = ("", "")
-        if row["std"] is not None:
-            spread = (f"{100 * row['std']:.2f}", f"{100 * row['low']:.1f} to {100 * row['high']:.1f}")
-        lines.append(f"| {name} | {100 * row['mean']:.2f} | {spread[0]} | {spread[1]} | {each} |")
-    return "\n".join(lines)
 
 
 def _fits(cache: FeatureCache, device: str) -> bool:
@@ -303,10 +266,6 @@ def _fits(cache: FeatureCache, device: str) -> bool:
         return False
     free, _ = torch.cuda.mem_get_info(device)
     return cache.frames.nbytes < free * _SHARE_FOR_FRAMES
-
-
-def _row(scores: list[float]) -> dict[str, Any]:
-    return {"scores": scores, **mean_and_interval(scores)}
 
 
 def _weights_digest(checkpoint: str) -> str | None:

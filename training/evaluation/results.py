@@ -1,0 +1,73 @@
+"""Results of several conditions on one data set: a row of scores each, one table for all."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from audiopg.training.evaluation.scores import mean_and_interval
+
+PRETRAINED, SCRATCH = "pre-trained, fine-tuned", "from scratch, same budget"
+"""Names of the rows that fine-tuning adds to those of the probes."""
+
+
+def row_of(scores: Sequence[float]) -> dict[str, Any]:
+    """A row of results.
+
+    Args:
+        scores: One per round, in [0, 1].
+
+    Returns:
+        `scores`, and what `mean_and_interval` says of them.
+
+    Example:
+        >>> row_of([0.5])
+        {'scores': [0.5], 'mean': 0.5, 'std': None, 'low': None, 'high': None}
+    """
+    return {"scores": list(scores), **mean_and_interval(scores)}
+
+
+def format_rows(head: str, rows: Mapping[str, Mapping[str, Any]]) -> str:
+    """Rows of results as a Markdown table, in per cent.
+
+    Args:
+        head: What the table is of.
+        rows: By name, as from `row_of`.
+
+    Returns:
+        The table.
+
+    Example:
+        >>> print(format_rows("ESC-10, accuracy", {"x": row_of([0.5, 0.75])}))
+        | ESC-10, accuracy in % | mean | std | 95 % interval | each |
+        |---|---|---|---|---|
+        | x | 62.50 | 17.68 | -96.3 to 221.3 | 50.0 75.0 |
+    """
+    lines = [f"| {head} in % | mean | std | 95 % interval | each |", "|---|---|---|---|---|"]
+    for name, row in rows.items():
+        each = " ".join(f"{100 * value:.1f}" for value in row["scores"])
+        spread = ("", "")
+        if row["std"] is not None:
+            spread = (f"{100 * row['std']:.2f}", f"{100 * row['low']:.1f} to {100 * row['high']:.1f}")
+        lines.append(f"| {name} | {100 * row['mean']:.2f} | {spread[0]} | {spread[1]} | {each} |")
+    return "\n".join(lines)
+
+
+def format_results(results: Mapping[str, Any]) -> str:
+    """What `probe.py` or `finetune.py` found, as a Markdown table.
+
+    Args:
+        results: With `dataset`, `metric`, `results` (rows by name) and, of `probe.py`, `probe`.
+
+    Returns:
+        The table.
+
+    Example:
+        >>> results = {"dataset": "ESC-10", "metric": "accuracy", "results": {"x": row_of([0.5])}}
+        >>> print(format_results(results))
+        | ESC-10, accuracy in % | mean | std | 95 % interval | each |
+        |---|---|---|---|---|
+        | x | 50.00 |  |  | 50.0 |
+    """
+    read_by = [f"{results['probe']} probe"] if "probe" in results else []
+    return format_rows(
+        ", ".join([results["dataset"], *read_by, results["metric"].replace("_", " ")]), results["results"]
+    )
