@@ -16,16 +16,15 @@ from typing import Any
 
 import torch
 from pretraining import clips_per_second, compare, our_model_step
-from safetensors.torch import load_file
 
 from audiopg.data_scripts.synthesis import draw, get_preset, render
 from audiopg.modeling.configuration_audiopg import AudioPGConfig
 from audiopg.modeling.feature_extraction_audiopg import AudioPGFeatureExtractor
-from audiopg.modeling.modeling_audiopg import AudioPGForPreTraining
-from audiopg.training.engine.loop import pretrain, profile
-from audiopg.training.engine.throughput import flop_per_clip, measure_peak
+from audiopg.training.engine.throughput import measure_peak
+from audiopg.training.objectives.masked_audio import flop_per_clip
+from audiopg.training.objectives.pretraining import TrainedRun, pretrain, profile_steps
 from audiopg.training.objectives.recipe import PretrainingRecipe
-from audiopg.training.runs.checkpoints import checkpoints_of
+from audiopg.training.runs.files import write_atomically
 from audiopg.training.runs.metrics_log import read_metrics
 from audiopg.training.runs.provenance import environment
 from audiopg.training.runs.recipes import load_recipe
@@ -60,9 +59,7 @@ class Report:
     def add(self, name: str, value: Any) -> None:
         """Add a measurement and write everything."""
         self.values["rows"][name] = value
-        partial = self.path.with_suffix(".partial")
-        partial.write_text(json.dumps(self.values, indent=2) + "\n", encoding="utf-8")
-        partial.replace(self.path)
+        write_atomically(self.path, json.dumps(self.values, indent=2) + "\n")
 
 
 def measure_synthesis(output: Path, device: torch.device) -> None:
@@ -101,7 +98,7 @@ def measure_model(output: Path, device: torch.device) -> None:
             report.add(name, {"clips/s": rate, "share of peak": round(rate * flop / peak, 3)})
     for name in ("base", "base_fast") if on_gpu else ("base",):
         recipe = _recipe(name, on_gpu, {"statistics_clips": 64} if on_gpu else {})
-        table = profile(recipe, output.with_name(f"{output.name}.run") / f"profile_{name}")
+        table = profile_steps(recipe, output.with_name(f"{output.name}.run") / f"profile_{name}")
         report.add(f"profile of {name}", {"ms per step": dict(_phases(table))})
         (output / f"profile_{name}.txt").write_text(table + "\n", encoding="utf-8")
 
@@ -143,8 +140,7 @@ def run_base(output: Path, device: torch.device) -> None:
         draw_loss(rows, output / "base_loss.png", f"{recipe.name}: pre-training")
     else:
         sys.stderr.write("matplotlib is not installed: no picture of the loss curve.\n")
-    model = AudioPGForPreTraining(recipe.config)
-    model.load_state_dict(load_file(checkpoints_of(folder)[-1] / "model.safetensors"))
+    model = TrainedRun.open(folder).model()
     model.to(torch.bfloat16).save_pretrained(output / "base_bf16", max_shard_size=LARGEST_SHARD)
 
 

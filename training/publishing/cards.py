@@ -110,7 +110,7 @@ def pretrained_card(
     Returns:
         The card, with its metadata.
     """
-    probed = probe_report(results.get("benchmark"))
+    probed = probe_report(results["benchmark"]) if results.get("benchmark") else None
     return _encoder_card(
         "pretrained",
         recipe.name,
@@ -157,16 +157,22 @@ def converted_card(
     )
 
 
-def probe_report(report: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """What a probe found, those of before probes and fine-tuning had one form of results in today's form.
+def probe_report(report: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What a probe found; from before probes and fine-tuning had one form of results, in today's form.
+
+    Args:
+        report: As from `training/probe.py`, of any version.
+
+    Returns:
+        As from `evaluation.probes.probe_encoder`: `dataset`, `metric`, `protocol`, `probe` and `results`.
 
     Example:
         >>> old = {"benchmark": "ESC-10", "probe": "linear", "results": {"x": {"mean": 0.5, "fold_accuracies": [0.5]}}}
         >>> probe_report(old)["results"]["x"]["scores"]
         [0.5]
     """
-    if report is None or "dataset" in report:
-        return None if report is None else dict(report)
+    if "dataset" in report:
+        return report
     rows = {name: row_of(row["fold_accuracies"]) for name, row in report["results"].items()}
     todays = {"dataset": report["benchmark"], "metric": "accuracy", "protocol": "Mean of the official folds"}
     return {**report, **todays, "results": rows}

@@ -28,7 +28,10 @@ def _measured_on(results: dict[str, Any]) -> str:
 
 def demo_part(results: dict[str, Any]) -> str:
     """What `make demo` printed on the machine that it was recorded on."""
-    run, benchmark = results["pretraining"], probe_report(results["benchmark"])
+    run, real = results["pretraining"], "Real recordings: not measured."
+    if results["benchmark"]:
+        benchmark = probe_report(results["benchmark"])
+        real = f"{format_results(benchmark)}\n\nLinear probe of frozen features; {benchmark['protocol']}."
     lines = [
         f"{run['clips']} clips in {run['seconds']:.0f} s ({run['clips_per_second']} clips/s), final loss "
         f"{run['loss']:.3f}; the whole demo took {results['seconds']:.0f} s.",
@@ -37,9 +40,7 @@ def demo_part(results: dict[str, Any]) -> str:
         "|---|---|---|",
         *(f"| {name} | {r['pretrained']:.3f} | {r['random']:.3f} |" for name, r in results["factors"].items()),
         "",
-        f"{format_results(benchmark)}\n\nLinear probe of frozen features; {benchmark['protocol']}."
-        if benchmark
-        else "Real recordings: not measured.",
+        real,
     ]
     return "\n".join([*lines, "", f"{_measured_on(results)}; `benchmarks/results/demo.json`."])
 
