@@ -42,6 +42,7 @@ TOY = {
     "checkpoint_every": 2,
     "milestones": [],
     "log_every": 1,
+    "precision": "auto",
 }
 
 

@@ -37,8 +37,9 @@ from transformers import ViTMAEConfig, ViTMAEForPreTraining
 
 from audiopg.modeling.configuration_audiopg import AudioPGConfig
 from audiopg.modeling.modeling_audiopg import AudioPGForPreTraining
-from audiopg.training.engine.loop import prepare_run
-from audiopg.training.engine.throughput import flop_per_clip, measure_peak, wait_for
+from audiopg.training.engine.throughput import measure_peak, wait_for
+from audiopg.training.objectives.masked_audio import flop_per_clip
+from audiopg.training.objectives.pretraining import prepare_run
 from audiopg.training.objectives.recipe import PretrainingRecipe
 from audiopg.training.runs.provenance import environment
 from audiopg.training.runs.recipes import load_recipe
@@ -240,6 +241,7 @@ def compare(
         "statistics_clips": 16,
         "synthesis": {"duration": duration},
         "compile": device.type == "cuda",
+        "precision": "auto",
     }
     results: dict[str, Any] = {
         **environment(),

@@ -13,12 +13,14 @@ def prepare(
     batch_size: int, preset: str = "reference", features: bool = True, duration: float = 10.24, device: str = "cpu"
 ) -> tuple[float, Callable[[int], float]]:
     """Standardised log-mel, or waveforms alone, from (seed, index)."""
-    source = SyntheticSource(get_preset(preset, duration=duration), 0, AudioPGFeatureExtractor())
+    source, extractor = SyntheticSource(get_preset(preset, duration=duration), 0), AudioPGFeatureExtractor()
 
     def make(step: int) -> float:
         indices = torch.arange(step * batch_size, (step + 1) * batch_size)
-        made = source(indices, device)["input_values"] if features else source.waveforms(indices, device)
-        return float(made.sum())
+        waveforms = source.waveforms(source.draw(indices), device)
+        return float((extractor.extract(waveforms) if features else waveforms).sum())
 
-    source(torch.arange(1), device)  # what libraries allocate once is not a clip's
+    extractor.extract(
+        source.waveforms(source.draw(torch.arange(1)), device)
+    )  # what libraries allocate once is not a clip's
     return batch_size * duration, make

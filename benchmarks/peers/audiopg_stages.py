@@ -12,7 +12,6 @@ import torch
 from audiopg.data_scripts.synthesis import Preset, draw, get_preset, render, synthesizer
 from audiopg.modeling import feature_extraction_audiopg
 from audiopg.modeling.feature_extraction_audiopg import AudioPGFeatureExtractor
-from audiopg.training.objectives.sources import SyntheticSource
 
 STAGES = {
     "events": (synthesizer, "_render_events"),
@@ -103,7 +102,7 @@ def prepare(
         preset, indices = get_preset(name, duration=duration), range(step * batch_size, (step + 1) * batch_size)
         stages = seconds_by_stage(preset, indices, device)
         start = time.perf_counter()
-        float(SyntheticSource(preset, 0, extractor)(torch.tensor(indices), device)["input_values"].sum())
+        float(extractor.extract(render(draw(preset, 0, indices), device)).sum())
         return {**stages, "whole": time.perf_counter() - start}
 
     return duration, make

@@ -2,8 +2,9 @@
 
 import pytest
 
-from audiopg.training.engine.loop import pretrain
-from audiopg.training.runs.recipes import PretrainingRecipe, build_recipe
+from audiopg.training.objectives.pretraining import pretrain
+from audiopg.training.objectives.recipe import PretrainingRecipe
+from audiopg.training.runs.recipes import build_recipe
 
 TOY = {
     "name": "toy",

@@ -1,6 +1,9 @@
 """What several tests need: the sizes of a model that trains in no time, and recordings that it can tell apart."""
 
 import csv
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -32,3 +35,12 @@ def write_recordings(folder: Path, sampling_rate: int = 16000) -> None:
         rows.append([f"{name}.wav", fold, target, ("low", "high")[target], number])
     with (folder / "meta" / "esc50.csv").open("w", newline="") as file:
         csv.writer(file).writerows([["filename", "fold", "target", "category", "src_file"], *rows])
+
+
+def torchrun(num_processes: int, *words: object, **variables: str) -> subprocess.CompletedProcess[str]:
+    """A script by PyTorch's launcher, which says nothing of CPUs to accelerate."""
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(num_processes)]
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("ACCELERATE_")} | variables
+    environment["OMP_NUM_THREADS"] = "1"
+    command = [*launch, *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=280, env=environment)

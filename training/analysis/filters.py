@@ -6,14 +6,11 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 import torch
-import yaml
 from matplotlib.figure import Figure
 from safetensors import safe_open
 
 from audiopg.data_scripts.figures import STYLE
-from audiopg.training.objectives.building import build_model
-from audiopg.training.runs.checkpoints import WEIGHTS, checkpoints_of, step_of
-from audiopg.training.runs.recipes import PretrainingRecipe, build_recipe
+from audiopg.training.objectives.pretraining import TrainedRun
 
 PATCH_PROJECTION = "audiopg.embeddings.patch_embeddings.weight"
 
@@ -39,15 +36,14 @@ def filters_of(run_folder: Path) -> dict[int, np.ndarray]:
     Raises:
         ValueError: if the run has no checkpoints.
     """
-    checkpoints = checkpoints_of(run_folder)
-    if not checkpoints:
-        raise ValueError(f"{run_folder} has no checkpoints; give the folder of a run, and its recipe `milestones`.")
-    recipe = build_recipe(PretrainingRecipe, yaml.safe_load((run_folder / "recipe.yaml").read_text(encoding="utf-8")))
+    run = TrainedRun.open(run_folder)
     with torch.random.fork_rng():  # building seeds the global generator
-        matrices = {0: build_model(recipe).get_parameter(PATCH_PROJECTION).detach().numpy()}
-    for checkpoint in checkpoints:
-        with safe_open(checkpoint / WEIGHTS, "np") as weights:
-            matrices[step_of(checkpoint)] = weights.get_tensor(PATCH_PROJECTION)
+        matrices = {0: run.initial_model().get_parameter(PATCH_PROJECTION).detach().numpy()}
+    for step, file in run.weights_files():
+        with safe_open(file, "np") as weights:
+            matrices[step] = weights.get_tensor(PATCH_PROJECTION)
+    if len(matrices) == 1:
+        raise ValueError(f"{run_folder} has no checkpoints; give the folder of a run, and its recipe `milestones`.")
     side = round(matrices[0].shape[1] ** 0.5)
     return {step: matrix.reshape(-1, side, side) for step, matrix in matrices.items()}
 

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from accelerate.utils import broadcast_object_list
 
 T = TypeVar("T")
@@ -61,6 +62,8 @@ def build_accelerator(precision: str, folder: Path) -> Accelerator:
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     launched = int(os.environ.get("WORLD_SIZE", "1"))
     # accelerate joins processes on CPUs only where it is told that these are CPUs, which torchrun does not say.
+    if AcceleratorState._shared_state.get("_mixed_precision", precision) != precision:
+        AcceleratorState._reset_state()  # left by another run of this process
     on_cpus = launched > 1 and not torch.accelerator.is_available()
     accelerator = Accelerator(cpu=on_cpus, mixed_precision=precision, log_with="tensorboard", project_dir=str(folder))
     if accelerator.num_processes != launched:

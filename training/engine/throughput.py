@@ -1,5 +1,6 @@
 """How fast training could be and is: FLOP of a Transformer, the device's peak, where a step's time goes."""
 
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -99,6 +100,7 @@ def phase_table(step: Callable[[int], object], device: torch.device, *, warm_up:
         >>> phase_table(step, torch.device("cpu"), warm_up=1, steps=2).splitlines()[1].split()[0]
         'forward'
     """
+    os.environ.setdefault("KINETO_LOG_LEVEL", "5")  # where there is no GPU it would complain of that
     token = _waited_for.set(device)
     try:
         for number in range(warm_up):

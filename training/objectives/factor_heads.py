@@ -67,12 +67,11 @@ def heads_of(preset: Preset) -> dict[str, int]:
         >>> heads_of(get_preset("sine"))
         {'f0': 1}
     """
-    sizes = {name: 1 for name in CONTINUOUS if scale_of(preset, name) is not None}
-    sizes |= {name: 1 for name, chance in BINARY.items() if 0 < preset.ranges[chance].low < 1}
-    if len(preset.ranges["mode"].values) > 1:
-        sizes["mode"] = len(MODES)
     kinds = preset.ranges["mode"].values
-    return {name: size for name, size in sizes.items() if CONTINUOUS.get(name) in (None, "damping", *kinds)}
+    heard = {None, *kinds, *(["damping"] if preset.ranges["damping_probability"].low else [])}
+    sizes = {n: 1 for n, needed in CONTINUOUS.items() if needed in heard and scale_of(preset, n) is not None}
+    sizes |= {name: 1 for name, chance in BINARY.items() if 0 < preset.ranges[chance].low < 1}
+    return {**sizes, "mode": len(MODES)} if len(kinds) > 1 else sizes
 
 
 def clip_targets(parameters: Parameters) -> dict[str, Tensor]:

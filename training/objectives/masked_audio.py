@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from audiopg.data_scripts.counter_random import uniform
+from audiopg.data_scripts.synthesis import Preset
 from audiopg.modeling.configuration_audiopg import AudioPGConfig
 from audiopg.modeling.feature_extraction_audiopg import AudioPGFeatureExtractor
 from audiopg.modeling.modeling_audiopg import AudioPGForPreTraining
@@ -17,7 +18,7 @@ from audiopg.training.engine.objective import LOSS
 from audiopg.training.engine.optimisation import adamw, learning_rate_at
 from audiopg.training.engine.throughput import block_flop, phase
 from audiopg.training.objectives.evidence import run_saw_real_data
-from audiopg.training.objectives.recipe import PretrainingRecipe
+from audiopg.training.objectives.recipe import PretrainingRecipe, RecordingsRecipe
 from audiopg.training.objectives.sources import Source, SyntheticSource
 from audiopg.training.objectives.statistics import mean_and_std, measure_statistics
 
@@ -128,11 +129,16 @@ def masking_noise(seed: int, indices: Tensor, num_patches: int, device: torch.de
     return uniform(seed, indices.to(device), "masking", (num_patches,)).float()
 
 
+def _clips(recipe: PretrainingRecipe) -> Preset | RecordingsRecipe:
+    """Either says how long clips are and at which rate."""
+    return recipe.recordings or recipe.clips
+
+
 def build_feature_extractor(recipe: PretrainingRecipe, statistics: Mapping[str, Any]) -> AudioPGFeatureExtractor:
     """The extractor that goes with the model of this recipe."""
     config = recipe.config
     return AudioPGFeatureExtractor(
-        sampling_rate=int(recipe.clips.sampling_rate),
+        sampling_rate=int(_clips(recipe).sampling_rate),
         num_mel_bins=config.num_mel_bins,
         patch_size=config.patch_size,
         window=statistics["window"],
@@ -198,7 +204,7 @@ def _recorded_statistics(recipe: PretrainingRecipe, recordings: Source) -> dict[
     mean, std = mean_and_std(
         lambda indices: recordings.waveforms(recordings.draw(indices), "cpu"),
         recipe.statistics_clips,
-        sampling_rate=int(recipe.clips.sampling_rate),
+        sampling_rate=int(_clips(recipe).sampling_rate),
         num_mel_bins=recipe.config.num_mel_bins,
         window=_WINDOW,
     )
@@ -240,7 +246,7 @@ def with_initial_weights(model: AudioPGForPreTraining, recipe: PretrainingRecipe
 
 def num_patches_of(recipe: PretrainingRecipe) -> int:
     """Patches of one of the recipe's clips."""
-    config, clips = recipe.config, recipe.clips
+    config, clips = recipe.config, _clips(recipe)
     rows = -(-num_frames(clips.num_samples, int(clips.sampling_rate)) // config.patch_size)
     return rows * config.num_mel_patches
 

@@ -9,10 +9,11 @@ from types import MappingProxyType
 from typing import Any
 
 import safetensors.torch
+from torch import nn
 
 from audiopg.data_scripts.synthesis import SYNTHESIZER_VERSION
 from audiopg.modeling.feature_extraction_audiopg import AudioPGFeatureExtractor
-from audiopg.training.engine.loop import profile, train
+from audiopg.training.engine.loop import Run, prepare, profile, train
 from audiopg.training.objectives.factor_heads import FactorHeads
 from audiopg.training.objectives.masked_audio import MaskedAudio, build_feature_extractor
 from audiopg.training.objectives.recipe import PretrainingRecipe
@@ -55,6 +56,11 @@ def pretrain(recipe: PretrainingRecipe, folder: Path) -> dict[str, Any]:
 def profile_steps(recipe: PretrainingRecipe, folder: Path) -> str:
     """Where the time of a recipe's step goes, as a table; nothing is trained (see `engine.loop.profile`)."""
     return profile(recipe, folder, FAMILIES[recipe.objective], made_with(recipe), read_recipe)
+
+
+def prepare_run(recipe: PretrainingRecipe, folder: Path) -> Run:
+    """A run before its first step, for measurements (see `engine.loop.prepare`)."""
+    return prepare(recipe, folder, FAMILIES[recipe.objective], made_with(recipe), read_recipe)
 
 
 def run_name(recipe: PretrainingRecipe) -> str:
@@ -117,6 +123,10 @@ class TrainedRun:
     def feature_extractor(self) -> AudioPGFeatureExtractor:
         """The extractor that goes with its model."""
         return build_feature_extractor(self.recipe, self.statistics)
+
+    def initial_model(self) -> nn.Module:
+        """What was trained, as it was before the first step."""
+        return FAMILIES[self.recipe.objective].build_model(self.recipe)
 
     def model(self) -> Any:
         """The model to be given to others, of the newest checkpoint that can be trusted.

@@ -11,7 +11,7 @@ from audiopg.training.analysis.filters import (
     noise_selectivity,
     selectivity,
 )
-from audiopg.training.engine.loop import pretrain
+from audiopg.training.objectives.pretraining import pretrain
 from audiopg.training.runs.checkpoints import checkpoints_of
 
 

@@ -21,12 +21,15 @@ from audiopg.modeling.configuration_audiopg import AudioPGConfig
 from audiopg.modeling.feature_extraction_audiopg import AudioPGFeatureExtractor
 from audiopg.modeling.modeling_audiopg import AudioPGForAudioClassification, AudioPGForPreTraining
 from audiopg.training import pretrain as pretrain_door
-from audiopg.training.engine import loop as pretrain_module
-from audiopg.training.engine.loop import checkpoints_of, learning_rate_at, parameter_groups, pretrain, read_metrics
+from audiopg.training.engine import loop
+from audiopg.training.engine.optimisation import learning_rate_at, parameter_groups
+from audiopg.training.objectives.pretraining import pretrain
+from audiopg.training.objectives.recipe import PretrainingRecipe
 from audiopg.training.pretrain import main
-from audiopg.training.runs import checkpoints
-from audiopg.training.runs import metrics_log as run_log
-from audiopg.training.runs.recipes import PretrainingRecipe, load_recipe
+from audiopg.training.runs import metrics_log
+from audiopg.training.runs.checkpoints import checkpoints_of
+from audiopg.training.runs.metrics_log import read_metrics
+from audiopg.training.runs.recipes import load_recipe
 
 
 def losses(folder: Path) -> list[float]:
@@ -64,8 +67,8 @@ def test_a_stopped_run_goes_on_to_the_same_bits(tmp_path, toy_recipe, toy_run, m
         if log.step == 3:  # settled, so this is the fourth
             os.kill(os.getpid(), signal.SIGTERM)
 
-    add = run_log.MetricsLog.add
-    monkeypatch.setattr(run_log.MetricsLog, "add", add_and_ask_to_stop)
+    add = metrics_log.MetricsLog.add
+    monkeypatch.setattr(metrics_log.MetricsLog, "add", add_and_ask_to_stop)
     facts = pretrain(toy_recipe(), tmp_path)
     assert (facts["finished"], facts["steps"]) == (False, 4)  # the step under way when the signal came is finished
     assert not (tmp_path / "run.json").exists()
@@ -135,18 +138,21 @@ def fifty_steps(tmp_path_factory, toy_recipe):
 
 TWO_PROCESSES = """
 import os, signal, sys
-from audiopg.training.engine import loop as pretrain
-from audiopg.training.runs import metrics_log as run_log
-from audiopg.training.runs.recipes import PretrainingRecipe, load_recipe
+from pathlib import Path
+from audiopg.training.objectives.pretraining import pretrain
+from audiopg.training.objectives.recipe import PretrainingRecipe
+from audiopg.training.runs import metrics_log
+from audiopg.training.objectives.recipe import PretrainingRecipe
+from audiopg.training.runs.recipes import load_recipe
 
 def add(log, *values):
     original(log, *values)
     if os.environ["RANK"] == "1" and log.step == 44:
         os.kill(os.getpid(), signal.SIGTERM)
 
-original, run_log.MetricsLog.add = run_log.MetricsLog.add, add
+original, metrics_log.MetricsLog.add = metrics_log.MetricsLog.add, add
 recipe = load_recipe(PretrainingRecipe, sys.argv[1], {"micro_batch_size": 2})
-facts = pretrain.pretrain(recipe, pretrain.Path(sys.argv[2]))
+facts = pretrain(recipe, Path(sys.argv[2]))
 assert (facts["finished"], facts["steps"], facts["processes"]) == (False, 45, 2), facts
 """
 
@@ -212,10 +218,10 @@ def full_disk_from(monkeypatch, step: int) -> None:
     def write(path, content):
         if "step_" in str(path) and path.parent.name >= f"step_{step:08d}" and path.name == "manifest.json":
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        original(path, content)
+        return original(path, content)
 
-    original = checkpoints._write_through
-    monkeypatch.setattr(checkpoints, "_write_through", write)
+    original = Path.write_bytes
+    monkeypatch.setattr(Path, "write_bytes", write)
 
 
 def test_a_disk_that_is_full_for_a_while_costs_a_checkpoint_and_nothing_else(
@@ -243,8 +249,8 @@ def test_metrics_that_meet_a_full_disk_are_written_later(tmp_path, toy_recipe, t
         original(path, text)
 
     calls: list[str] = []
-    original = run_log.append_text
-    monkeypatch.setattr(run_log, "append_text", append)
+    original = metrics_log.append_text
+    monkeypatch.setattr(metrics_log, "append_text", append)
     pretrain(toy_recipe(), tmp_path)
     assert caplog.text.count("its lines are kept for later") == 2
     assert losses(tmp_path) == losses(toy_run)
@@ -270,7 +276,7 @@ def test_a_finished_run_that_is_started_again_keeps_its_facts(tmp_path, toy_reci
 def test_a_profile_names_the_phases_of_a_step_and_trains_nothing(tmp_path, toy_run, capsys):
     main([str(toy_run / "recipe.yaml"), "--output_dir", str(tmp_path), "--profile", "--micro_batch_size", "4"])
     table = [line.split() for line in capsys.readouterr().out.splitlines()]
-    names = ["phase", "synthesis", "log-mel", "forward", "backward", "optimizer", "together"]
+    names = ["phase", "draw", "synthesis", "log-mel", "forward", "backward", "optimizer", "together"]
     assert [row[0] for row in table] == names
     assert all(float(row[1]) > 0 for row in table[1:])
     assert not checkpoints_of(tmp_path)
@@ -302,7 +308,7 @@ def test_a_command_that_failed_leaves_its_folder_to_the_corrected_one(tmp_path, 
 def test_a_finished_run_that_is_started_elsewhere_keeps_the_facts_of_where_it_ran(tmp_path, toy_recipe, monkeypatch):
     pretrain(toy_recipe(num_clips=8), tmp_path)
     before = (tmp_path / "run.json").read_text()
-    monkeypatch.setattr(pretrain_module, "environment", lambda: {"hardware": "another machine"})
+    monkeypatch.setattr(loop, "environment", lambda: {"hardware": "another machine"})
     assert pretrain(toy_recipe(num_clips=8), tmp_path) == json.loads(before)
     assert (tmp_path / "run.json").read_text() == before
 
@@ -319,7 +325,7 @@ def test_a_newer_checkpoint_that_was_refused_costs_no_sound_one(tmp_path, toy_re
 
 
 def test_a_model_without_its_decoder_is_no_beginning(tmp_path, toy_recipe):
-    config = AudioPGConfig.of_size("tiny", **toy_recipe().model)
+    config = toy_recipe().config
     AudioPGForAudioClassification(config).save_pretrained(tmp_path / "classifier")
     AudioPGFeatureExtractor().save_pretrained(tmp_path / "classifier")
     with pytest.raises(ValueError, match="a pre-trained model with its decoder"):

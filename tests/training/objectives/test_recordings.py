@@ -11,13 +11,13 @@ from huggingface_hub import ModelCard
 from audiopg.modeling.audio_audiopg import AudioFileError, read_audio
 from audiopg.modeling.modeling_audiopg import AudioPGForPreTraining
 from audiopg.modeling.spectrogram_audiopg import log_mel_spectrogram
-from audiopg.training.engine.loop import pretrain
 from audiopg.training.objectives import recordings as recordings_module
+from audiopg.training.objectives.pretraining import pretrain
+from audiopg.training.objectives.recipe import RecordingsRecipe
 from audiopg.training.objectives.recordings import Recordings
 from audiopg.training.pretrain import main
-from audiopg.training.publishing.pretrained import export_run
+from audiopg.training.publishing.exporting import export_run
 from audiopg.training.runs.metrics_log import read_metrics
-from audiopg.training.runs.recipes import RecordingsRecipe
 
 NUM_FILES, DURATION = 6, 0.64
 NUM_SAMPLES = round(DURATION * 16000)
@@ -63,11 +63,10 @@ def recordings(folder, **changes) -> Recordings:
 
 def test_a_clip_is_the_same_in_any_batch_and_after_reading_ahead(folder):
     clips = recordings(folder)
-    clips.prefetch(torch.arange(4, 10))
-    batch = clips.waveforms(torch.arange(20))
+    batch = clips.draw(torch.arange(20))
     assert batch.shape == (20, NUM_SAMPLES)
     again = recordings(folder)
-    assert all(torch.equal(again.waveforms(torch.tensor([i]))[0], batch[i]) for i in (19, 7, 0, 7))
+    assert all(torch.equal(again.draw(torch.tensor([i]))[0], batch[i]) for i in (19, 7, 0, 7))
 
 
 def test_a_pass_holds_every_recording_once_and_the_next_in_another_order(folder):
@@ -94,20 +93,20 @@ def test_long_recordings_are_cut_at_random_and_short_ones_repeated(folder):
 
 def test_a_file_that_cannot_be_read_is_named_counted_and_skipped_by_rule(damaged, folder, caplog):
     clips, whole = recordings(damaged), recordings(folder)
-    batch = clips.waveforms(torch.arange(12))
+    batch = clips.draw(torch.arange(12))
     assert len(clips.unreadable) == 1
     assert caplog.text.count("a/3.wav cannot be used") == 1
     order = clips._order(0)
     lost = order.index([path.name for path in clips.files.paths].index("3.wav"))
     kept = [i for i in range(NUM_FILES) if i != lost]
-    assert torch.equal(batch[kept], whole.waveforms(torch.tensor(kept)))
+    assert torch.equal(batch[kept], whole.draw(torch.tensor(kept)))
     again = recordings(damaged)
-    assert torch.equal(again.waveforms(torch.tensor([lost]))[0], batch[lost])
+    assert torch.equal(again.draw(torch.tensor([lost]))[0], batch[lost])
 
 
 def test_too_many_unreadable_files_end_the_run_with_a_list(damaged):
     with pytest.raises(AudioFileError, match=r"1 of 6 recordings cannot be read[\s\S]*a/3\.wav"):
-        recordings(damaged, max_unreadable=0).waveforms(torch.arange(6))
+        recordings(damaged, max_unreadable=0).draw(torch.arange(6))
 
 
 def test_a_folder_of_nothing_but_noise_in_the_bytes_is_refused(tmp_path):
@@ -128,8 +127,8 @@ def test_a_saved_data_set_gives_the_clips_of_the_files_that_it_was_made_of(folde
     rows = [{"bytes": path.read_bytes(), "path": path.name} for path in paths]
     table = datasets.Dataset.from_dict({"audio": rows}).cast_column("audio", datasets.Audio(decode=False))
     table.save_to_disk(tmp_path / "saved")
-    saved = recordings(tmp_path / "saved").waveforms(torch.arange(8))
-    assert torch.equal(saved, recordings(folder).waveforms(torch.arange(8)))
+    saved = recordings(tmp_path / "saved").draw(torch.arange(8))
+    assert torch.equal(saved, recordings(folder).draw(torch.arange(8)))
 
 
 @pytest.fixture
@@ -145,23 +144,23 @@ def streamed(folder, tmp_path):
 def test_a_data_set_is_streamed_in_its_own_order_pass_after_pass(streamed):
     hub, paths = streamed
     source = recordings(hub, split="train")
-    clips = source.waveforms(torch.arange(2 * NUM_FILES))
+    clips = source.draw(torch.arange(2 * NUM_FILES))
     for index, clip in enumerate(clips):
         whole = read_audio(paths[index % NUM_FILES], 16000)
         assert clip.shape == (NUM_SAMPLES,)
         if len(whole) > NUM_SAMPLES:
             assert any(torch.equal(clip, part) for part in whole.unfold(0, NUM_SAMPLES, 1))
-    assert torch.equal(source.waveforms(torch.arange(3, 5)), clips[3:5])  # from before: the stream begins anew
-    assert torch.equal(recordings(hub, split="train").waveforms(torch.tensor([7])), clips[7:8])
+    assert torch.equal(source.draw(torch.arange(3, 5)), clips[3:5])  # from before: the stream begins anew
+    assert torch.equal(recordings(hub, split="train").draw(torch.tensor([7])), clips[7:8])
     assert source.description()["num_recordings"] is None
 
 
 def test_a_row_from_long_ago_begins_the_stream_anew(streamed, monkeypatch):
     monkeypatch.setattr(recordings_module, "_ROWS_KEPT", 2)
     source = recordings(streamed[0], split="train")
-    first = source.waveforms(torch.tensor([0]))
-    source.waveforms(torch.tensor([9]))
-    assert torch.equal(source.waveforms(torch.tensor([0])), first)
+    first = source.draw(torch.tensor([0]))
+    source.draw(torch.tensor([9]))
+    assert torch.equal(source.draw(torch.tensor([0])), first)
 
 
 def test_a_stopped_run_over_a_stream_goes_on_with_the_same_clips(streamed, tmp_path, toy_recipe):
@@ -193,7 +192,7 @@ def test_the_real_data_reference_measures_its_own_statistics_and_says_so(folder,
     assert pretrain(recipe, tmp_path / "run")["finished"]
     statistics = json.loads((tmp_path / "run/statistics.json").read_text())
     clips = Recordings(RecordingsRecipe(folder=str(folder), duration=DURATION), recipe.seed)
-    log_mel = log_mel_spectrogram(clips.waveforms(torch.arange(16)))
+    log_mel = log_mel_spectrogram(clips.draw(torch.arange(16)))
     assert statistics["mean"] == pytest.approx(float(log_mel.mean()), abs=1e-3)
     assert statistics["std"] == pytest.approx(float(log_mel.std()), abs=1e-3)
     assert (statistics["num_recordings"], statistics["recordings"]) == (NUM_FILES, folder.name)
