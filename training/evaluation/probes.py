@@ -23,7 +23,7 @@ from transformers import PreTrainedModel
 
 from audiopg.training.evaluation.attentive import WEIGHT_DECAYS, prepare_attentive
 from audiopg.training.evaluation.protocols import Round, describe_protocol, inner_rounds, rounds_of
-from audiopg.training.evaluation.results import row_of
+from audiopg.training.evaluation.results import FROZEN, row_of
 from audiopg.training.evaluation.scores import score
 from audiopg.training.features.batches import Batches
 from audiopg.training.features.cache import FeatureCache
@@ -286,7 +286,7 @@ def probe_encoder(
     sources: dict[str, Callable[[], dict[str, Any]]] = {
         "log-mel frames" if reads_tokens else LOG_MEL: of_log_mel,
         f"random encoder (seed {seed})": lambda: of_encoder(random_encoder(model, seed)),
-        "pre-trained encoder": lambda: of_encoder(model),
+        FROZEN: lambda: of_encoder(model),
     }
     seconds: dict[str, float] = {}
     results = {}

@@ -5,6 +5,9 @@ from typing import Any
 
 from audiopg.training.evaluation.scores import mean_and_interval
 
+FROZEN = "pre-trained encoder"
+"""The row of a probe that is the checkpoint's own."""
+
 PRETRAINED, SCRATCH = "pre-trained, fine-tuned", "from scratch, same budget"
 """Names of the rows that fine-tuning adds to those of the probes."""
 

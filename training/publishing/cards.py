@@ -23,7 +23,7 @@ from transformers import PreTrainedModel
 from audiopg.data_scripts.synthesis import Preset
 from audiopg.model_cards import TEMPLATES
 from audiopg.modeling.feature_extraction_audiopg import AudioPGFeatureExtractor
-from audiopg.training.evaluation.results import PRETRAINED, format_results, row_of
+from audiopg.training.evaluation.results import FROZEN, PRETRAINED, format_results, row_of
 from audiopg.training.objectives.evidence import run_saw_real_data, saw_real_data
 from audiopg.training.objectives.recipe import PretrainingRecipe
 from audiopg.training.runs.provenance import environment
@@ -37,9 +37,6 @@ HUB_DATASETS = {
     "FSD50K": ("Fhrozen/FSD50k", "eval"),
 }
 """Where complete benchmarks lie on the Hub, and what our protocol on them is called."""
-
-FROZEN = "pre-trained encoder"
-"""The row of a probe that is the model's own."""
 
 _METRICS = {"accuracy": "accuracy", "macro_average_precision": "mean average precision"}
 _SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
@@ -174,7 +171,7 @@ def probe_report(report: Mapping[str, Any]) -> Mapping[str, Any]:
     if "dataset" in report:
         return report
     rows = {name: row_of(row["fold_accuracies"]) for name, row in report["results"].items()}
-    todays = {"dataset": report["benchmark"], "metric": "accuracy", "protocol": "Mean of the official folds"}
+    todays = {"dataset": report["benchmark"], "metric": "accuracy", "protocol": "official folds"}
     return {**report, **todays, "results": rows}
 
 
