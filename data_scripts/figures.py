@@ -30,6 +30,14 @@ def save_figure(figure: Figure, path: Path) -> Path:
     return path
 
 
+def save_both(figure: Figure, folder: Path, name: str) -> Path:
+    """Write a figure as `NAME.png` and `NAME.svg`, the same bytes each time; returns the PNG."""
+    with matplotlib.rc_context({"svg.hashsalt": name}):
+        png = save_figure(figure, folder / f"{name}.png")
+        figure.savefig(png.with_suffix(".svg"), metadata={"Date": None})
+    return png
+
+
 def spectrogram_db(waveform: np.ndarray, sampling_rate: int) -> np.ndarray:
     r"""Level of every frequency over time, relative to the loudest: $20 \log_{10} (|X| / \max |X|)$ of a Hann STFT.
 

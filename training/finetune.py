@@ -26,7 +26,7 @@ from transformers import AutoFeatureExtractor
 from transformers.utils import logging as logging_of_transformers
 
 from audiopg.training.evaluation.results import format_results
-from audiopg.training.features.labelled import add_data_options, features_of_options
+from audiopg.training.features.labelled import DataOptions, add_data_options
 from audiopg.training.finetuning.recipe import FinetuningRecipe
 from audiopg.training.finetuning.run import CONTROLS, FinetuningRun
 from audiopg.training.runs.recipes import RECIPES, load_recipe, parse_overrides, recipe_parser
@@ -54,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         path = known.recipe if Path(known.recipe).suffix else RECIPES / "finetuning" / f"{known.recipe}.yaml"
         recipe = load_recipe(FinetuningRecipe, path, parse_overrides(overrides))
         feature_extractor = AutoFeatureExtractor.from_pretrained(known.checkpoint)
-        cache = features_of_options(known, feature_extractor, recipe.clip_seconds)
+        cache = DataOptions.of(known).cache(feature_extractor, recipe.clip_seconds)
         names = (Path(known.checkpoint).name, cache.dataset_name.replace(" ", "_"), recipe.name)
         run = FinetuningRun(
             known.checkpoint, cache, recipe, known.output_dir or Path("runs") / "-".join(names), known.device

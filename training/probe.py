@@ -21,7 +21,7 @@ import audiopg  # noqa: F401 - registers our classes
 from audiopg.training.evaluation.probes import PROBES, probe_encoder
 from audiopg.training.evaluation.results import format_results
 from audiopg.training.features.batches import Batches
-from audiopg.training.features.labelled import add_data_options, features_of_options
+from audiopg.training.features.labelled import DataOptions, add_data_options
 from audiopg.training.runs.provenance import environment
 
 
@@ -32,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         feature_extractor = AutoFeatureExtractor.from_pretrained(options.checkpoint)
         model = AutoModel.from_pretrained(options.checkpoint)
-        batches = Batches(features_of_options(options, feature_extractor), feature_extractor)
+        batches = Batches(DataOptions.of(options).cache(feature_extractor), feature_extractor)
         report = probe_encoder(
             model,
             batches,

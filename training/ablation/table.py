@@ -16,42 +16,42 @@ RANDOM, LOG_MEL = "random encoder", "log-mel mean and deviation"
 _COLOURS = {RANDOM: "#d49a3a", LOG_MEL: "#9a9a9a"}
 
 Results = Mapping[str, Sequence[Mapping[str, Any]]]
-"""By cell, one result per seed, in the same order, each with `fold_accuracies`."""
+"""By cell, one result per seed, in the same order, each with `scores`, one per round."""
 
 
 def summarise(
-    results: Results, reference: str, tested: Sequence[int] | None = None
+    results: Results, reference: str, tested: Sequence[int]
 ) -> dict[str, dict[str, dict[str, float | None]]]:
-    """Accuracy of every cell and its difference to the reference.
+    """Score of every cell and its difference to the reference.
 
-    Both intervals are Student's, 95 %. That of the accuracy is over seeds, each the mean of its folds. That of the
-    difference is over all pairs of seed and fold: the cells are tested on the same clips, so that the fold's
-    difficulty, most of the spread, drops out. Folds share training clips, so it is a guide and no proof.
+    Both intervals are Student's, 95 %. That of the score is over seeds, each the mean of its rounds. That of the
+    difference is over all pairs of seed and round: the cells are tested on the same clips, so that a fold's
+    difficulty, most of the spread, drops out. Folds share training clips, so it is a guide and no proof; where there
+    are official splits there is one round, and both are over seeds.
 
     Args:
         results: Of all cells.
         reference: The cell to compare with.
-        tested: Positions of the folds that count; all by default.
+        tested: Positions of the rounds that count.
 
     Returns:
-        For each cell `accuracy` and `difference`, as from `mean_and_interval`. A cell of one result is compared
+        For each cell `score` and `difference`, as from `mean_and_interval`. A cell of one result is compared
         with every seed.
 
     Example:
-        >>> cells = {"a": [{"fold_accuracies": [0.5, 0.7]}], "b": [{"fold_accuracies": [0.6, 0.8]}]}
-        >>> round(summarise(cells, "a")["b"]["difference"]["low"], 3)
+        >>> cells = {"a": [{"scores": [0.5, 0.7]}], "b": [{"scores": [0.6, 0.8]}]}
+        >>> round(summarise(cells, "a", tested=[0, 1])["b"]["difference"]["low"], 3)
         0.1
-        >>> round(summarise(cells, "a", tested=[1])["b"]["accuracy"]["mean"], 3)
+        >>> round(summarise(cells, "a", tested=[1])["b"]["score"]["mean"], 3)
         0.8
     """
-    every = {name: np.array([result["fold_accuracies"] for result in found]) for name, found in results.items()}
-    accuracies = {name: folds if tested is None else folds[:, list(tested)] for name, folds in every.items()}
+    scores = {name: _scores(found, tested) for name, found in results.items()}
     return {
         name: {
-            "accuracy": mean_and_interval(folds.mean(axis=1).tolist()),
-            "difference": mean_and_interval((folds - accuracies[reference]).ravel().tolist()),
+            "score": mean_and_interval(rounds.mean(axis=1).tolist()),
+            "difference": mean_and_interval((rounds - scores[reference]).ravel().tolist()),
         }
-        for name, folds in accuracies.items()
+        for name, rounds in scores.items()
     }
 
 
@@ -89,7 +89,7 @@ def mean_factors(runs: Sequence[Mapping[str, Any]]) -> dict[str, float]:
 
 
 def format_table(report: Mapping[str, Any]) -> str:
-    """All cells of a report as a Markdown table: accuracies in per cent, R^2 of the factors.
+    """All cells of a report as a Markdown table: scores in per cent, R^2 of the factors.
 
     Args:
         report: What `results.json` holds.
@@ -100,15 +100,15 @@ def format_table(report: Mapping[str, Any]) -> str:
     grid, results, seeds = report["grid"], report["results"], report["grid"]["seeds"]
     factors = list(results[grid["reference"]][0]["factors"])
     lines = [
-        f"| {grid['name']} | clips | minutes | loss | {report['benchmark']}, linear probe "
+        f"| {grid['name']} | clips | minutes | loss | {report['dataset']}, linear probe, {_metric(report)} in % "
         f"| difference to {grid['reference']} | beyond its spread | {' | '.join(factors)} | paper, fine-tuned |",
         "|---" * (8 + len(factors)) + "|",
     ]
     for name, found in report["summary"].items():
-        accuracy, difference = found["accuracy"], found["difference"]
+        score, difference = found["score"], found["difference"]
         runs, trained = results[name], "clips" in results[name][0]
         minutes = np.mean([run["pretraining_seconds"] for run in runs]) / 60 if trained else 0.0
-        spread = "" if accuracy["std"] is None else f" ± {100 * accuracy['std']:.2f}"
+        spread = "" if score["std"] is None else f" ± {100 * score['std']:.2f}"
         interval = (
             "" if difference["low"] is None else f" [{_percent(difference, 'low')}, {_percent(difference, 'high')}]"
         )
@@ -118,18 +118,18 @@ def format_table(report: Mapping[str, Any]) -> str:
             f"{np.mean([run['clips'] for run in runs]):.0f}" if trained else "0",
             f"{minutes:.1f}",
             f"{np.mean([run['loss'] for run in runs]):.3f}" if trained else "",
-            f"{_percent(accuracy, 'mean', sign=False)}{spread} ({len(runs)})",
+            f"{_percent(score, 'mean', sign=False)}{spread} ({len(runs)})",
             f"{_percent(difference, 'mean')}{interval}" if is_other else "",
             verdict(difference, len(seeds)) if is_other else "",
-            *(f"{score:.3f}" for score in mean_factors(runs).values()),
-            str(grid["cells"].get(name, {}).get("paper", "")),
+            *(f"{value:.3f}" for value in mean_factors(runs).values()),
+            _paper(grid["cells"].get(name, {}).get("paper")),
         ]
         lines.append("| " + " | ".join(cells) + " |")
     tested = grid["test_folds"]
     lines += [
         "",
         f"Mean ± standard deviation over seeds {', '.join(map(str, seeds))}, their number in brackets; 95 % intervals "
-        f"by seed and fold{f', folds {tested} tested' if tested else ''}; {', '.join(factors)}: R² on held-out "
+        f"by seed and round{f', folds {tested} tested' if tested else ''}; {', '.join(factors)}: R² on held-out "
         "synthesized clips. Losses compare between cells of the same clips and targets.",
     ]
     return "\n".join(lines) + "\n"
@@ -141,7 +141,7 @@ def _percent(found: Mapping[str, float | None], name: str, *, sign: bool = True)
 
 
 def draw_ablation(report: Mapping[str, Any]) -> Figure:
-    """Accuracy and R^2 of every cell, beside what needs no pre-training.
+    """Score and R^2 of every cell, beside what needs no pre-training.
 
     On the left a point per seed and a bar for the mean, on the right a curve per factor.
 
@@ -151,23 +151,18 @@ def draw_ablation(report: Mapping[str, Any]) -> Figure:
     Returns:
         The figure.
     """
-    grid, results, tested = report["grid"], report["results"], _positions(report)
-    accuracies = {
-        name: 100 * np.array([run["fold_accuracies"] for run in runs])[:, tested].mean(axis=1)
-        for name, runs in results.items()
-    }
+    grid, results = report["grid"], report["results"]
+    scores = {name: 100 * _scores(runs, report["tested"]).mean(axis=1) for name, runs in results.items()}
     cells = [name for name in results if name not in _COLOURS]
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(2 * (1.5 + 0.9 * len(cells)), 2.8), layout="constrained")
         left, right = figure.subplots(1, 2)
         for number, name in enumerate(cells):
-            left.plot(
-                [number] * len(accuracies[name]), accuracies[name], "o", color="#33508a", markersize=4, alpha=0.7
-            )
-            left.plot([number - 0.25, number + 0.25], [accuracies[name].mean()] * 2, color="#33508a", linewidth=2)
+            left.plot([number] * len(scores[name]), scores[name], "o", color="#33508a", markersize=4, alpha=0.7)
+            left.plot([number - 0.25, number + 0.25], [scores[name].mean()] * 2, color="#33508a", linewidth=2)
         for name, colour in _COLOURS.items():
-            left.axhline(accuracies[name].mean(), color=colour, linestyle="--", linewidth=1, label=name)
-        left.set(ylabel=f"{report['benchmark']}, linear probe, %")
+            left.axhline(scores[name].mean(), color=colour, linestyle="--", linewidth=1, label=name)
+        left.set(ylabel=f"{report['dataset']}, linear probe, {_metric(report)}, %")
         left.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1))
         by_cell = {name: mean_factors(results[name]) for name in (*cells, RANDOM)}
         for factor, marker in zip(by_cell[RANDOM], "os^Dv", strict=False):
@@ -182,7 +177,14 @@ def draw_ablation(report: Mapping[str, Any]) -> Figure:
         return figure
 
 
-def _positions(report: Mapping[str, Any]) -> list[int]:
-    """Where the folds that are tested stand among all folds."""
-    tested = report["grid"]["test_folds"] or report["folds"]
-    return [report["folds"].index(fold) for fold in tested]
+def _scores(runs: Sequence[Mapping[str, Any]], tested: Sequence[int]) -> np.ndarray:
+    """Of each run in each round that counts, shape `(runs, rounds)`."""
+    return np.array([run["scores"] for run in runs])[:, list(tested)]
+
+
+def _metric(report: Mapping[str, Any]) -> str:
+    return report["metric"].replace("_", " ")
+
+
+def _paper(figure: float | None) -> str:
+    return "" if figure is None else f"{figure:.2f}"

@@ -1,31 +1,22 @@
 """Pictures of what an encoder knows of the factors of synthesis. Each function returns one figure, drawn from results.
 
-The results are those of `analyze.analyse_factors`; `save_both` writes a figure as PNG and SVG.
+The results are those of `analyze.analyse_factors`.
 """
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
-from audiopg.data_scripts.figures import STYLE, save_figure
+from audiopg.data_scripts.figures import STYLE
 from audiopg.data_scripts.probe_clips import FACTORS
 
 SOURCE_COLOURS = {"log-mel": "#9a9a9a", "random": "#d49a3a", "pre-trained": "#33508a", "permuted": "#b6455a"}
 """Of the three kinds of features, and of chance."""
 
 _POINT: dict[str, Any] = {"s": 4, "linewidths": 0, "alpha": 0.7, "rasterized": True}
-
-
-def save_both(figure: Figure, folder: Path, name: str) -> Path:
-    """Write a figure as `NAME.png` and `NAME.svg`, the same bytes each time; returns the PNG."""
-    with matplotlib.rc_context({"svg.hashsalt": name}):
-        png = save_figure(figure, folder / f"{name}.png")
-        figure.savefig(png.with_suffix(".svg"), metadata={"Date": None})
-    return png
 
 
 def draw_decoding(rows: Mapping[str, Mapping[str, float]]) -> Figure:

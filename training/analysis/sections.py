@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from audiopg.data_scripts.figures import save_both
 from audiopg.data_scripts.probe_clips import FACTORS
 from audiopg.modeling.feature_extraction_audiopg import AudioPGFeatureExtractor
 from audiopg.modeling.modeling_audiopg import AudioPGForPreTraining
@@ -18,7 +19,6 @@ from audiopg.training.analysis.figures import (
     draw_information,
     draw_layers,
     draw_subspaces,
-    save_both,
 )
 from audiopg.training.analysis.filters import (
     SELECTIVITIES,

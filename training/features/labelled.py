@@ -1,6 +1,7 @@
 """Labelled recordings as scripts take them: which options name them, and how they become features."""
 
 import argparse
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,7 @@ if TYPE_CHECKING:  # a machine that reads a cache may lack it
 
 
 def add_data_options(parser: argparse.ArgumentParser) -> None:
-    """Give a script the options that `features_of_options` reads; one of them is required.
+    """Give a script the options that `DataOptions` reads; one of them is required.
 
     `--esc50_dir` is a name of `--data_dir` from when nothing else than ESC-50's layout was read.
     """
@@ -53,23 +54,57 @@ def load_labelled(
     return own_recordings.load_recordings(data_dir)
 
 
-def features_of_options(
-    options: argparse.Namespace, feature_extractor: Any, clip_seconds: float | None = None
-) -> FeatureCache:
-    """The features that the options of `add_data_options` name.
+@dataclass(frozen=True)
+class DataOptions:
+    """The options of `add_data_options`, as parsed; another process may have them.
 
     Args:
-        options: As parsed.
-        feature_extractor: Of the checkpoint.
-        clip_seconds: Length to bring recordings to; a file of `--features` has its own.
-
-    Returns:
-        The features.
-
-    Raises:
-        ValueError: as `load_labelled`, or `FeatureCache.load`.
+        data_dir: See `load_labelled`.
+        hub_dataset: See `load_labelled`.
+        benchmark: See `load_labelled`.
+        features: A file of features instead.
     """
-    if options.features is not None:
-        return FeatureCache.load(options.features)
-    dataset = load_labelled(options.data_dir, hub_dataset=options.hub_dataset, benchmark=options.benchmark)
-    return cached_features(dataset, feature_extractor, clip_seconds=clip_seconds)
+
+    data_dir: str | None = None
+    hub_dataset: str | None = None
+    benchmark: str = "auto"
+    features: Path | None = None
+
+    @classmethod
+    def of(cls, parsed: argparse.Namespace) -> "DataOptions":
+        """Those of a command line."""
+        return cls(parsed.data_dir, parsed.hub_dataset, parsed.benchmark, parsed.features)
+
+    def words(self) -> list[str]:
+        """What a reader would type for the same, without where this machine keeps its files.
+
+        Example:
+            >>> DataOptions(data_dir="/data/ESC-50", benchmark="esc10").words()
+            ['--data_dir', 'ESC-50', '--benchmark', 'esc10']
+        """
+        given = {"data_dir": self.data_dir, "hub_dataset": self.hub_dataset, "features": self.features}
+        words = [
+            word
+            for name, value in given.items()
+            if value is not None
+            for word in (f"--{name}", str(value) if name == "hub_dataset" else Path(value).name)
+        ]
+        return [*words, *([] if self.benchmark == "auto" else ["--benchmark", self.benchmark])]
+
+    def cache(self, feature_extractor: Any, clip_seconds: float | None = None) -> FeatureCache:
+        """The features of the recordings.
+
+        Args:
+            feature_extractor: Of the checkpoint.
+            clip_seconds: Length to bring recordings to; a file of features has its own.
+
+        Returns:
+            The features.
+
+        Raises:
+            ValueError: as `load_labelled`, or `FeatureCache.load`.
+        """
+        if self.features is not None:
+            return FeatureCache.load(self.features)
+        dataset = load_labelled(self.data_dir, hub_dataset=self.hub_dataset, benchmark=self.benchmark)
+        return cached_features(dataset, feature_extractor, clip_seconds=clip_seconds)
