@@ -14,6 +14,13 @@ MAY_IMPORT = {
     "model_cards": {"model_cards"},
     "training": {"modeling", "data_scripts", "training", "model_cards"},
 }
+FLOORS = (
+    {"runs"},
+    {"engine", "features"},
+    {"objectives", "evaluation"},
+    {"finetuning", "analysis", "ablation", "publishing"},
+)
+"""Rooms of training/, from the ground up; the doors stand above them, and the two pillars below."""
 TRAVELS_TO_THE_HUB = sorted(path.name for path in (ROOT / "modeling").glob("*_audiopg.py"))
 
 
@@ -35,6 +42,41 @@ def test_a_room_imports_only_the_rooms_it_may(room):
     for path in files:
         rooms = {name.split(".")[1] for name in imported_modules(path) if name.startswith("audiopg.")}
         assert rooms <= MAY_IMPORT[room], f"{path} imports {rooms - MAY_IMPORT[room]}"
+
+
+def test_the_map_has_every_room_of_training():
+    rooms = {path.parent.name for path in (ROOT / "training").glob("*/__init__.py")}
+    assert rooms == set().union(*FLOORS)
+
+
+@pytest.mark.parametrize("floor", range(len(FLOORS)))
+def test_rooms_of_training_stand_on_the_floors_below_alone(floor):
+    below = set().union(*FLOORS[:floor])
+    for room in FLOORS[floor]:
+        for path in (ROOT / "training" / room).rglob("*.py"):
+            names = imported_modules(path) | imported_names(path)
+            used = {name.split(".")[2] for name in names if name.startswith("audiopg.training.")}
+            assert used <= below | {room}, f"{path} imports {used - below - {room}}"
+
+
+def imported_names(path: Path) -> set[str]:
+    """What `from package import name` takes, as `package.name`: it may be a module."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    found = (node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and not node.level)
+    return {f"{node.module}.{alias.name}" for node in found for alias in node.names}
+
+
+def test_nothing_imports_a_door_and_doors_hold_usage_parser_and_main():
+    doors = {path.stem for path in (ROOT / "training").glob("*.py")} - {"__init__"}
+    for room in ("modeling", "data_scripts", "training", "benchmarks"):
+        for path in (ROOT / room).rglob("*.py"):
+            names = {name.split(".")[2] for name in imported_names(path) if name.startswith("audiopg.training.")}
+            assert not names & doors, f"{path} imports the doors {names & doors}"
+    for door in doors:
+        tree = ast.parse((ROOT / "training" / f"{door}.py").read_text(encoding="utf-8"))
+        defined = {node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+        assert "main" in defined
+        assert {name for name in defined if not name.startswith("_")} == {"main"}, f"{door} defines {defined}"
 
 
 @pytest.mark.parametrize("name", TRAVELS_TO_THE_HUB)

@@ -1,3 +1,5 @@
+import shutil
+
 import numpy as np
 import pytest
 from safetensors.torch import load_file
@@ -30,7 +32,11 @@ def test_step_0_is_where_the_run_began(toy_run, toy_recipe, tmp_path):
     np.testing.assert_array_equal(begun[0], filters_of(toy_run)[0])
 
 
-def test_a_folder_without_checkpoints_is_refused(tmp_path):
+def test_a_folder_without_a_run_or_without_checkpoints_is_refused(tmp_path, toy_run):
+    with pytest.raises(ValueError, match="holds no run"):
+        filters_of(tmp_path)
+    for name in ("recipe.yaml", "statistics.json"):
+        shutil.copy(toy_run / name, tmp_path)
     with pytest.raises(ValueError, match="has no checkpoints"):
         filters_of(tmp_path)
 
