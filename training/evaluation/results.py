@@ -3,8 +3,6 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from audiopg.training.evaluation.scores import mean_and_interval
-
 FROZEN = "pre-trained encoder"
 """The row of a probe that is the checkpoint's own."""
 
@@ -25,6 +23,8 @@ def row_of(scores: Sequence[float]) -> dict[str, Any]:
         >>> row_of([0.5])
         {'scores': [0.5], 'mean': 0.5, 'std': None, 'low': None, 'high': None}
     """
+    from audiopg.training.evaluation.scores import mean_and_interval  # needs SciPy: a machine that exports may lack it
+
     return {"scores": list(scores), **mean_and_interval(scores)}
 
 

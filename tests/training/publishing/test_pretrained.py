@@ -20,7 +20,7 @@ import audiopg
 from audiopg.modeling.configuration_audiopg import AudioPGConfig
 from audiopg.training.evaluation.results import row_of
 from audiopg.training.export import main
-from audiopg.training.objectives.pretraining import TrainedRun
+from audiopg.training.objectives.pretraining import TrainedRun, pretrain
 from audiopg.training.publishing.cards import pretrained_card
 from audiopg.training.publishing.exporting import export_run
 from audiopg.training.publishing.hub import write_hub_folder
@@ -210,6 +210,15 @@ def test_no_real_data_is_certified_on_positive_evidence_alone(toy_run, tmp_path,
     assert ("It has heard no voice" in card.text) == certified
     assert said in card.text
     assert "{{" not in card.text
+
+
+def test_heads_that_named_factors_stay_behind_and_are_named(toy_recipe, tmp_path):
+    pretrain(toy_recipe(objective="factor_heads", num_clips=8, factors={"factors_weight": 0.25}), tmp_path / "run")
+    export_run(tmp_path / "run", tmp_path / "out")
+    _, report = AutoModelForPreTraining.from_pretrained(tmp_path / "out", output_loading_info=True)
+    assert not any(report.values())
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "times 1.0; and what the synthesizer drew, by heads that are not in this folder, times 0.25 |" in card
 
 
 def test_a_commit_that_is_not_known_is_said_to_be(toy_run, tmp_path):
