@@ -35,7 +35,8 @@ def batches(
     upcoming = iter(parts)
     with ExitStack() as stack:
         pool = stack.enter_context(ThreadPoolExecutor(1, "draw")) if ahead else None
-        stack.callback(lambda: pool and pool.shutdown(cancel_futures=True))
+        if pool is not None:
+            stack.callback(pool.shutdown, cancel_futures=True)
 
         def begin() -> tuple[range, Future[Any] | None] | None:
             part = next(upcoming, None)

@@ -146,7 +146,7 @@ def one_order_of_sums(device: torch.device) -> Iterator[None]:
     if device.type != "cuda":
         yield
         return
-    deterministic: Any = torch.utils.deterministic  # type: ignore[attr-defined]
+    deterministic: Any = torch.utils.deterministic
     fills, enabled = deterministic.fill_uninitialized_memory, torch.are_deterministic_algorithms_enabled()
     warns_only = torch.is_deterministic_algorithms_warn_only_enabled()
     deterministic.fill_uninitialized_memory = False

@@ -160,9 +160,7 @@ class FactorHeadsModel(AudioPGForPreTraining):
         self.decoder.requires_grad_(weights.reconstruction_weight > 0)
         self.heads.requires_grad_(weights.factors_weight > 0)
 
-    def forward(  # type: ignore[override]  # losses alone, and targets to compute them with
-        self, input_values: Tensor, noise: Tensor, targets: Mapping[str, Tensor]
-    ) -> dict[str, Tensor]:
+    def forward(self, input_values: Tensor, noise: Tensor, targets: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Losses of a batch.
 
         Args:
