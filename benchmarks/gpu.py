@@ -20,9 +20,10 @@ from pretraining import clips_per_second, compare, our_model_step
 from audiopg.data_scripts.synthesis import draw, get_preset, render
 from audiopg.modeling.configuration_audiopg import AudioPGConfig
 from audiopg.modeling.feature_extraction_audiopg import AudioPGFeatureExtractor
+from audiopg.training.engine.loop import profile
 from audiopg.training.engine.throughput import measure_peak
 from audiopg.training.objectives.masked_audio import flop_per_clip
-from audiopg.training.objectives.pretraining import TrainedRun, pretrain, profile_steps
+from audiopg.training.objectives.pretraining import FAMILIES, TrainedRun, pretrain
 from audiopg.training.objectives.recipe import PretrainingRecipe
 from audiopg.training.runs.files import write_atomically
 from audiopg.training.runs.metrics_log import read_metrics
@@ -99,7 +100,7 @@ def measure_model(output: Path, device: torch.device) -> None:
             report.add(name, {"clips/s": rate, "share of peak": round(rate * flop / peak, 3)})
     for name in ("base", "base_fast") if on_gpu else ("base",):
         recipe = _recipe(name, on_gpu, {"statistics_clips": 64} if on_gpu else {})
-        table = profile_steps(recipe, output.with_name(f"{output.name}.run") / f"profile_{name}")
+        table = profile(recipe, output.with_name(f"{output.name}.run") / f"profile_{name}", FAMILIES[recipe.objective])
         report.add(f"profile of {name}", {"ms per step": dict(_phases(table))})
         (output / f"profile_{name}.txt").write_text(table + "\n", encoding="utf-8")
 

@@ -37,9 +37,10 @@ from transformers import ViTMAEConfig, ViTMAEForPreTraining
 
 from audiopg.modeling.configuration_audiopg import AudioPGConfig
 from audiopg.modeling.modeling_audiopg import AudioPGForPreTraining
+from audiopg.training.engine.loop import prepare
 from audiopg.training.engine.throughput import measure_peak, wait_for
 from audiopg.training.objectives.masked_audio import flop_per_clip
-from audiopg.training.objectives.pretraining import prepare_run
+from audiopg.training.objectives.pretraining import FAMILIES
 from audiopg.training.objectives.recipe import PretrainingRecipe
 from audiopg.training.runs.provenance import environment
 from audiopg.training.runs.recipes import load_recipe
@@ -173,7 +174,7 @@ def research_step(config: AudioPGConfig, duration: float, batch_size: int, worke
 
 def our_step(recipe: PretrainingRecipe, folder: Path) -> Step:
     """A step of our pre-training from end to end, as `pretrain.py` runs it."""
-    run = prepare_run(recipe, folder)
+    run = prepare(recipe, folder, FAMILIES[recipe.objective])
     run.model.train()
     batches, position = run.batches(0), iter(range(recipe.num_steps))
 

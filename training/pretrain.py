@@ -13,8 +13,9 @@ its recipe alone, so it may go on with another number of processes. `--profile` 
 import sys
 from pathlib import Path
 
+from audiopg.training.engine.loop import profile
 from audiopg.training.objectives.costs import listing
-from audiopg.training.objectives.pretraining import pretrain, profile_steps
+from audiopg.training.objectives.pretraining import FAMILIES, pretrain
 from audiopg.training.objectives.recipe import PretrainingRecipe
 from audiopg.training.runs.recipes import load_recipe, parse_overrides, recipe_parser
 
@@ -36,7 +37,7 @@ def main(arguments: list[str] | None = None) -> None:
         recipe = load_recipe(PretrainingRecipe, known.recipe, parse_overrides(rest))
         folder = known.output_dir or Path("runs") / recipe.name
         if known.profile:
-            sys.stdout.write(profile_steps(recipe, folder) + "\n")
+            sys.stdout.write(profile(recipe, folder, FAMILIES[recipe.objective]) + "\n")
             return
         facts = pretrain(recipe, folder)
     except (ValueError, FloatingPointError, OSError) as error:

@@ -4,8 +4,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from audiopg.training.objectives.pretraining import run_name
 from audiopg.training.objectives.recipe import PretrainingRecipe
+from audiopg.training.runs.folder import fingerprint
 from audiopg.training.runs.recipes import RECIPES, build_recipe, extended, load_recipe
 
 GRIDS = RECIPES / "ablations"
@@ -105,4 +105,4 @@ def run_key(recipe: PretrainingRecipe) -> str:
         >>> run_key(recipe) == run_key(dataclasses.replace(recipe, name="another"))
         True
     """
-    return run_name(recipe) + ("" if recipe.max_minutes is None else f"-{recipe.max_minutes:g}min")
+    return fingerprint(recipe, recipe.made_with) + ("" if recipe.max_minutes is None else f"-{recipe.max_minutes:g}min")

@@ -3,7 +3,7 @@
 import json
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -116,13 +116,7 @@ class Run:
         return norm.full_tensor() if isinstance(norm, DTensor) else cast(Tensor, norm)  # FSDP's is in pieces
 
 
-def prepare(
-    recipe: RunRecipe,
-    folder: Path,
-    family: type[Objective],
-    made_with: Mapping[str, str],
-    read_recipe: Callable[[Path], RunRecipe],
-) -> Run:
+def prepare(recipe: RunRecipe, folder: Path, family: type[Objective]) -> Run:
     """Claim the folder and build everything that a run needs.
 
     One process claims and measures, the others are told.
@@ -131,8 +125,6 @@ def prepare(
         recipe: What to run.
         folder: Where everything goes.
         family: What is trained.
-        made_with: Versions of what makes its examples.
-        read_recipe: Reads a recipe of this kind from a file.
 
     Returns:
         The run, before its first step.
@@ -146,7 +138,7 @@ def prepare(
     check_batch(recipe, accelerator.num_processes, family.splits)
 
     def claim_and_measure() -> tuple[str, dict[str, Any]]:
-        name = claim(folder, recipe, {**made_with, "precision": precision}, read_recipe)
+        name = claim(folder, recipe, {**recipe.made_with, "precision": precision})
         path = folder / "statistics.json"
         if not path.exists():
             write_atomically(path, json.dumps(family.measure(recipe, accelerator.device), indent=2))
@@ -161,21 +153,13 @@ def prepare(
     return Run(recipe, folder, name, accelerator, objective, model, optimizer, flop)
 
 
-def train(
-    recipe: RunRecipe,
-    folder: Path,
-    family: type[Objective],
-    made_with: Mapping[str, str],
-    read_recipe: Callable[[Path], RunRecipe],
-) -> dict[str, Any]:
+def train(recipe: RunRecipe, folder: Path, family: type[Objective]) -> dict[str, Any]:
     """Run a recipe to its end, or to a signal, from the last checkpoint in `folder` if there is one.
 
     Args:
         recipe: As for `prepare`, like the other arguments.
         folder: See `prepare`.
         family: See `prepare`.
-        made_with: See `prepare`.
-        read_recipe: See `prepare`.
 
     Returns:
         The facts of the run, as in `run.json`: `finished`, `steps`, `clips`, `loss`, `seconds`, `clips_per_second`,
@@ -187,7 +171,7 @@ def train(
         FloatingPointError: if a loss is not finite, with the step, its clips and the last checkpoint.
         OSError: if the last checkpoint of the run could not be saved; those before are intact.
     """
-    run = prepare(recipe, folder, family, made_with, read_recipe)
+    run = prepare(recipe, folder, family)
     progress = _resume(run)
     facts_file = folder / "run.json"
     if _is_over(recipe, progress) and facts_file.exists():
@@ -316,26 +300,18 @@ def _train(
     return progress
 
 
-def profile(
-    recipe: RunRecipe,
-    folder: Path,
-    family: type[Objective],
-    made_with: Mapping[str, str],
-    read_recipe: Callable[[Path], RunRecipe],
-) -> str:
+def profile(recipe: RunRecipe, folder: Path, family: type[Objective]) -> str:
     """Where the time of the run's own steps goes; nothing is saved but what the run measures before its first step.
 
     Args:
         recipe: As for `prepare`, like the other arguments.
         folder: See `prepare`.
         family: See `prepare`.
-        made_with: See `prepare`.
-        read_recipe: See `prepare`.
 
     Returns:
         A table of phases: draw, synthesis (or reading), log-mel, forward, backward, optimizer, in ms per step.
     """
-    run = prepare(recipe, folder, family, made_with, read_recipe)
+    run = prepare(recipe, folder, family)
     run.model.train()
     steps = WARM_UP_STEPS + PROFILED_STEPS
     # A run may be shorter than what is profiled; its stream of examples has no end.

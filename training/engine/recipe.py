@@ -93,6 +93,11 @@ class RunRecipe:
                 raise ValueError(f"{name} is 1 or more, got {getattr(self, name)}.")
 
     @property
+    def made_with(self) -> dict[str, str]:
+        """Versions of what makes the examples, by name: with others a run would go on, on other examples."""
+        return {}
+
+    @property
     def num_steps(self) -> int:
         """Optimizer steps of the whole run."""
         return -(-self.num_clips // self.batch_size)

@@ -11,14 +11,13 @@ from typing import Any
 import safetensors.torch
 from torch import nn
 
-from audiopg.data_scripts.synthesis import SYNTHESIZER_VERSION
 from audiopg.modeling.feature_extraction_audiopg import AudioPGFeatureExtractor
-from audiopg.training.engine.loop import Run, prepare, profile, train
+from audiopg.training.engine.loop import train
 from audiopg.training.objectives.factor_heads import FactorHeads
 from audiopg.training.objectives.masked_audio import MaskedAudio, build_feature_extractor
 from audiopg.training.objectives.recipe import PretrainingRecipe
 from audiopg.training.runs.checkpoints import WEIGHTS, checkpoints_of, newest_sound_checkpoint, sound, step_of, verify
-from audiopg.training.runs.folder import fingerprint, name_of
+from audiopg.training.runs.folder import name_of
 from audiopg.training.runs.recipes import load_recipe
 
 FAMILIES: Mapping[str, type[MaskedAudio]] = MappingProxyType(
@@ -27,45 +26,13 @@ FAMILIES: Mapping[str, type[MaskedAudio]] = MappingProxyType(
 """What `objective` of a recipe names."""
 
 
-def made_with(recipe: PretrainingRecipe) -> dict[str, str]:
-    """Versions of what makes a run's examples: with others it would go on, on other clips."""
-    return {"synthesizer": SYNTHESIZER_VERSION} if recipe.preset else {}
-
-
-def read_recipe(path: Path) -> PretrainingRecipe:
-    """The recipe in a file."""
-    return load_recipe(PretrainingRecipe, path)
-
-
 def pretrain(recipe: PretrainingRecipe, folder: Path) -> dict[str, Any]:
     """Run a recipe to its end, or to a signal, from the last checkpoint in `folder` if there is one.
 
-    Args:
-        recipe: What to run.
-        folder: Where everything goes.
-
     Returns:
-        The facts of the run, as `engine.loop.train` returns them.
-
-    Raises:
-        Exception: as `engine.loop.train`.
+        The facts of the run; these and errors are those of `engine.loop.train`.
     """
-    return train(recipe, folder, FAMILIES[recipe.objective], made_with(recipe), read_recipe)
-
-
-def profile_steps(recipe: PretrainingRecipe, folder: Path) -> str:
-    """Where the time of a recipe's step goes, as a table; nothing is trained (see `engine.loop.profile`)."""
-    return profile(recipe, folder, FAMILIES[recipe.objective], made_with(recipe), read_recipe)
-
-
-def prepare_run(recipe: PretrainingRecipe, folder: Path) -> Run:
-    """A run before its first step, for measurements (see `engine.loop.prepare`)."""
-    return prepare(recipe, folder, FAMILIES[recipe.objective], made_with(recipe), read_recipe)
-
-
-def run_name(recipe: PretrainingRecipe) -> str:
-    """A name for what a recipe would train, with this synthesizer and whatever precision."""
-    return fingerprint(recipe, made_with(recipe))
+    return train(recipe, folder, FAMILIES[recipe.objective])
 
 
 @dataclass(frozen=True)
@@ -99,7 +66,7 @@ class TrainedRun:
             if not (folder / name).is_file():
                 raise ValueError(f"{folder} holds no run (no {name}); give a folder of training/pretrain.py.")
         statistics = json.loads((folder / "statistics.json").read_text(encoding="utf-8"))
-        return cls(folder, read_recipe(folder / "recipe.yaml"), statistics)
+        return cls(folder, load_recipe(PretrainingRecipe, folder / "recipe.yaml"), statistics)
 
     @cached_property
     def name(self) -> str:

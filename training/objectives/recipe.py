@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, make_dataclass
 from typing import TYPE_CHECKING, Any
 
-from audiopg.data_scripts.synthesis import PRESETS, Choice, Preset, get_preset
+from audiopg.data_scripts.synthesis import PRESETS, SYNTHESIZER_VERSION, Choice, Preset, get_preset
 from audiopg.modeling.configuration_audiopg import AudioPGConfig
 from audiopg.training.engine.recipe import RunRecipe
 from audiopg.training.runs.recipes import given
@@ -162,6 +162,11 @@ class PretrainingRecipe(RunRecipe):
             )
         if self.preset:
             self.clips  # noqa: B018 - refuses an impossible range
+
+    @property
+    def made_with(self) -> dict[str, str]:
+        """The synthesizer's version, where a preset is."""
+        return {"synthesizer": SYNTHESIZER_VERSION} if self.preset else {}
 
     @property
     def config(self) -> AudioPGConfig:

@@ -11,7 +11,7 @@ run.json          the facts of a finished run
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ import yaml
 
 from audiopg.training.runs.checkpoints import checkpoints_of
 from audiopg.training.runs.files import write_atomically
-from audiopg.training.runs.recipes import differences, plain
+from audiopg.training.runs.recipes import differences, load_recipe, plain
 
 MAY_CHANGE = frozenset(
     {"name", "description", "micro_batch_size", "compile", "precision", "max_minutes"}
@@ -73,7 +73,7 @@ def _digest(values: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def claim(folder: Path, recipe: Any, begun_with: Mapping[str, Any], read: Callable[[Path], Any]) -> str:
+def claim(folder: Path, recipe: Any, begun_with: Mapping[str, Any]) -> str:
     """Make a folder this run's, or make sure that a run found there is this one.
 
     A folder in which nothing was trained yet is nobody's: a command that failed leaves the way free for the next. One
@@ -83,7 +83,6 @@ def claim(folder: Path, recipe: Any, begun_with: Mapping[str, Any], read: Callab
         folder: The run's.
         recipe: A dataclass.
         begun_with: What else may not change.
-        read: Reads a recipe of this kind from a file.
 
     Returns:
         The name that the run's checkpoints carry.
@@ -99,7 +98,7 @@ def claim(folder: Path, recipe: Any, begun_with: Mapping[str, Any], read: Callab
         write_atomically(beside, json.dumps(begun_with, indent=2))
         write_atomically(path, yaml.safe_dump(plain(recipe), sort_keys=False))
         return fingerprint(recipe, begun_with)
-    theirs, theirs_begun_with = read(path), read_begun_with(folder)
+    theirs, theirs_begun_with = load_recipe(type(recipe), path), read_begun_with(folder)
     there = {**plain(theirs), **theirs_begun_with}
     here = {**plain(recipe), **{name: begun_with[name] for name in theirs_begun_with if name in begun_with}}
     changed = [

@@ -75,12 +75,8 @@ class Pairs:
         return {"objective": "pairs", "saw_real_data": None}
 
 
-def read(path):
-    return load_recipe(RunRecipe, path)
-
-
 if __name__ == "__main__":
-    train(read(sys.argv[1]), Path(sys.argv[2]), Pairs, {}, read)
+    train(load_recipe(RunRecipe, sys.argv[1]), Path(sys.argv[2]), Pairs)
 '''
 
 RECIPE = {
@@ -101,7 +97,7 @@ def pairs(tmp_path_factory):
     (folder / "pairs.py").write_text(PAIRS)
     namespace: dict = {"__name__": "pairs"}
     exec(compile(PAIRS, "pairs.py", "exec"), namespace)
-    facts = train(build_recipe(RunRecipe, RECIPE), folder / "run", namespace["Pairs"], {}, namespace["read"])
+    facts = train(build_recipe(RunRecipe, RECIPE), folder / "run", namespace["Pairs"])
     return namespace, folder, facts
 
 
@@ -128,17 +124,17 @@ def test_what_cannot_be_split_is_not(pairs, tmp_path):
     namespace, _, _ = pairs
     recipe = build_recipe(RunRecipe, {**RECIPE, "micro_batch_size": 4})
     with pytest.raises(ValueError, match="compares all examples of a step"):
-        train(recipe, tmp_path, namespace["Pairs"], {}, namespace["read"])
+        train(recipe, tmp_path, namespace["Pairs"])
 
 
 def test_named_losses_survive_a_stop_between_two_lines_of_the_log(pairs, tmp_path):
     namespace, folder, _ = pairs
     recipe = build_recipe(RunRecipe, {**RECIPE, "log_every": 4, "checkpoint_every": 3, "keep_checkpoints": 9})
-    train(recipe, tmp_path, namespace["Pairs"], {}, namespace["read"])
+    train(recipe, tmp_path, namespace["Pairs"])
     for later in ("step_00000009", "step_00000012", "step_00000006"):
         (tmp_path / "checkpoints" / later / "manifest.json").unlink()
     (tmp_path / "run.json").unlink()
-    train(recipe, tmp_path, namespace["Pairs"], {}, namespace["read"])
+    train(recipe, tmp_path, namespace["Pairs"])
     rows = read_metrics(folder / "run")
     for number, row in enumerate(read_metrics(tmp_path)):
         for name in ("loss", "alignment"):

@@ -29,14 +29,16 @@ COUNTED = """
 import sys
 from pathlib import Path
 from audiopg.training.objectives import masked_audio
-from audiopg.training.objectives.pretraining import pretrain, read_recipe
+from audiopg.training.objectives.pretraining import pretrain
+from audiopg.training.objectives.recipe import PretrainingRecipe
+from audiopg.training.runs.recipes import load_recipe
 
 def measure(*arguments):
     (Path(sys.argv[2]).parent / f"measured_by_{__import__('os').environ['RANK']}").touch()
     return original(*arguments)
 
 original, masked_audio.find_statistics = masked_audio.find_statistics, measure
-pretrain(read_recipe(Path(sys.argv[1])), Path(sys.argv[2]))
+pretrain(load_recipe(PretrainingRecipe, sys.argv[1]), Path(sys.argv[2]))
 """
 
 
