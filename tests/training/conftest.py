@@ -31,6 +31,13 @@ TOY = {
 }
 
 
+@pytest.fixture(autouse=True)
+def _features_stay_here(tmp_path, monkeypatch):
+    """No test leaves features in a user's cache, nor finds any there; processes that it starts look at HF_HOME."""
+    monkeypatch.setattr("audiopg.training.features.cache.CACHE_FOLDER", tmp_path / "cached features")
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf_home"))
+
+
 @pytest.fixture(scope="session")
 def toy_recipe():
     """Builds the toy recipe with any field changed."""

@@ -9,7 +9,8 @@ from audiopg.modeling.audio_audiopg import AudioFileError, match_length, read_au
 from audiopg.modeling.feature_extraction_audiopg import AudioPGFeatureExtractor
 from audiopg.training.feature_cache import main
 from audiopg.training.features import cache as feature_cache
-from audiopg.training.features.cache import Batches, FeatureCache, cached_features, extract_features, front_end_of
+from audiopg.training.features.batches import Batches
+from audiopg.training.features.cache import FeatureCache, cached_features, extract_features, front_end_of
 
 EXTRACTOR = AudioPGFeatureExtractor(mean=-6.0, std=3.0)
 
@@ -26,33 +27,41 @@ def recordings(tmp_path):
     return tmp_path / "mine.csv"
 
 
-def test_batches_of_native_length_are_what_the_feature_extractor_makes(recordings):
+HALF = 4e-3 / 6  # half precision of a log-mel up to 16 in size, after division by 2 * 3
+
+
+@pytest.mark.parametrize("clip_seconds", [None, 0.32, 0.4])
+def test_batches_are_what_the_feature_extractor_makes_of_the_recordings(recordings, clip_seconds):
     dataset = load_recordings(recordings)
-    batches = Batches(extract_features(dataset, front_end_of(EXTRACTOR)), EXTRACTOR, None)
+    batches = Batches(extract_features(dataset, front_end_of(EXTRACTOR, clip_seconds)), EXTRACTOR)
     batch = batches.finish(batches([0, 1, 2, 3]))
-    expected = EXTRACTOR([read_audio(path) for path in dataset["audio"]], sampling_rate=16000)
-    torch.testing.assert_close(batch["input_values"], expected["input_values"], atol=2e-3, rtol=0)  # half precision
-    assert torch.equal(batch["attention_mask"], expected["attention_mask"])
+    waveforms = [read_audio(path) for path in dataset["audio"]]
+    if clip_seconds:
+        waveforms = [match_length(waveform, round(clip_seconds * 16000)) for waveform in waveforms]
+    expected = EXTRACTOR(waveforms, sampling_rate=16000)
+    torch.testing.assert_close(batch["input_values"], expected["input_values"], atol=HALF, rtol=0)
+    if clip_seconds:  # no patch is all padding, and the mask is left out
+        assert set(batch) == {"input_values", "labels"}
+    else:
+        assert torch.equal(batch["attention_mask"], expected["attention_mask"])
     assert batch["labels"].tolist() == [0, 1, 0, 1]
+    for clip, values in enumerate(batches.spectrograms(range(4))):
+        real = expected["input_values"][clip][expected["attention_mask"][clip].bool()]
+        torch.testing.assert_close(values, real, atol=HALF, rtol=0)
+
+
+def test_ten_seconds_and_a_quarter_are_1022_frames_and_two_of_padding(recordings):
+    cache = extract_features(load_recordings(recordings), front_end_of(EXTRACTOR, 10.24))
+    assert cache.lengths.tolist() == [1022] * 4
+    batches = Batches(cache, EXTRACTOR)
+    values = batches.finish(batches([0, 1]))["input_values"]
+    assert values.shape == (2, 1024, 128)
+    assert values[:, 1022:].abs().max() < HALF
 
 
 def test_a_mask_that_hides_no_patch_is_left_out(recordings):
-    batches = Batches(extract_features(load_recordings(recordings), front_end_of(EXTRACTOR)), EXTRACTOR, None)
+    batches = Batches(extract_features(load_recordings(recordings), front_end_of(EXTRACTOR)), EXTRACTOR)
     assert set(batches([0, 3])) == {"input_values", "labels"}
-
-
-def test_clips_are_cropped_in_the_middle_or_repeated_as_waveforms_would_be(recordings):
-    dataset = load_recordings(recordings)
-    cache = extract_features(dataset, front_end_of(EXTRACTOR))
-    batches = Batches(cache, EXTRACTOR, clip_seconds=0.32)
-    batch = batches.finish(batches([0, 1]))
-    assert batch["input_values"].shape == (2, 32, 128)
-    long, short = (read_audio(path) for path in dataset["audio"][:2])
-    whole = EXTRACTOR.extract(long[None])[0, :48]
-    torch.testing.assert_close(batch["input_values"][0], match_length(whole.T, 32).T, atol=2e-3, rtol=0)
-    own = EXTRACTOR.extract(short[None])[0, :28]
-    torch.testing.assert_close(batch["input_values"][1, :28], own, atol=2e-3, rtol=0)
-    assert torch.equal(batch["input_values"][1, 28:], batch["input_values"][1, :4])
 
 
 def test_a_cache_is_made_once_and_anew_when_anything_changes(recordings, tmp_path, monkeypatch):
@@ -61,8 +70,8 @@ def test_a_cache_is_made_once_and_anew_when_anything_changes(recordings, tmp_pat
     monkeypatch.setattr(feature_cache, "extract_features", lambda *a: calls.append(1) or extract(*a))
     folder = tmp_path / "cache"
 
-    def load(extractor=EXTRACTOR):
-        return cached_features(load_recordings(recordings), extractor, folder=folder)
+    def load(extractor=EXTRACTOR, clip_seconds=None):
+        return cached_features(load_recordings(recordings), extractor, clip_seconds=clip_seconds, folder=folder)
 
     first, again = load(), load()
     load(AudioPGFeatureExtractor())  # another checkpoint's standardisation needs no other log-mel
@@ -84,6 +93,8 @@ def test_a_cache_is_made_once_and_anew_when_anything_changes(recordings, tmp_pat
     monkeypatch.setattr(feature_cache, "FRONT_END_VERSION", 1000)
     load()
     assert len(calls) == 5
+    load(clip_seconds=0.4)
+    assert len(calls) == 6
 
 
 def test_every_file_that_cannot_be_used_is_listed(recordings):
@@ -106,7 +117,7 @@ def test_several_labels_become_zeros_and_ones(recordings):
 def test_another_model_s_extractor_is_asked_for_its_own_input(recordings):
     extractor = ASTFeatureExtractor(max_length=40, num_mel_bins=64)
     dataset = load_recordings(recordings)
-    batches = Batches(extract_features(dataset, front_end_of(extractor, 0.4)), extractor, 0.4)
+    batches = Batches(extract_features(dataset, front_end_of(extractor, 0.4)), extractor)
     batch = batches.finish(batches([0, 1]))
     waveforms = [match_length(read_audio(path), 6400).numpy() for path in dataset["audio"][:2]]
     expected = extractor(waveforms, sampling_rate=16000, return_tensors="pt")["input_values"]
@@ -121,7 +132,7 @@ def test_an_extractor_of_waveforms_is_refused(recordings):
 def test_features_of_another_front_end_are_refused(recordings):
     cache = extract_features(load_recordings(recordings), front_end_of(EXTRACTOR))
     with pytest.raises(ValueError, match="Make them with this checkpoint"):
-        Batches(cache, AudioPGFeatureExtractor(window="hamming"), None)
+        Batches(cache, AudioPGFeatureExtractor(window="hamming"))
 
 
 def test_another_file_is_refused(tmp_path):
@@ -140,7 +151,7 @@ def test_an_extractor_whose_frames_differ_in_number_needs_a_length(recordings):
     extractor = Unpadded(num_mel_bins=64)
     cache = extract_features(load_recordings(recordings), front_end_of(extractor))
     with pytest.raises(ValueError, match=r"have several\. Set clip_seconds"):
-        Batches(cache, extractor, None)
+        Batches(cache, extractor)
 
 
 def test_the_command_line_writes_a_file_with_everything(recordings, tmp_path, capsys):
@@ -150,6 +161,9 @@ def test_the_command_line_writes_a_file_with_everything(recordings, tmp_path, ca
     assert "4 clips of mine" in capsys.readouterr().err
     cache = FeatureCache.load(output)
     assert (len(cache), cache.class_names, cache.dataset_name) == (4, ["a", "b"], "mine")
+    assert cache.clip_seconds == 10.24
+    main([str(tmp_path / "checkpoint"), str(recordings), str(output), "--clip_seconds", "null"])
+    assert FeatureCache.load(output).clip_seconds is None
 
 
 def test_the_command_line_refuses_what_is_not_there(tmp_path, capsys):

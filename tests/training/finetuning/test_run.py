@@ -18,15 +18,18 @@ from transformers import (
 from audiopg.modeling.configuration_audiopg import AudioPGConfig
 from audiopg.modeling.feature_extraction_audiopg import AudioPGFeatureExtractor
 from audiopg.modeling.modeling_audiopg import AudioPGForAudioClassification, AudioPGForPreTraining
-from audiopg.training.evaluation.baselines import linear_score, log_mel_statistics_of, pooled_embeddings
-from audiopg.training.evaluation.probes import linear_probe
-from audiopg.training.evaluation.protocols import FinetuningRecipe, Round, cut_validation, rounds_of
-from audiopg.training.features.cache import Batches, FeatureCache, front_end_of
+from audiopg.training.evaluation.probes import probe_features
+from audiopg.training.evaluation.protocols import Round, cut_validation, rounds_of
+from audiopg.training.evaluation.results import PRETRAINED, SCRATCH
+from audiopg.training.features.batches import Batches
+from audiopg.training.features.cache import FeatureCache, front_end_of
+from audiopg.training.features.embeddings import embed, log_mel_statistics
 from audiopg.training.finetune import main
 from audiopg.training.finetuning import fitting
 from audiopg.training.finetuning import run as finetune_module
-from audiopg.training.finetuning.fitting import augment, fit, predict
-from audiopg.training.finetuning.run import PRETRAINED, SCRATCH, FinetuningRun, Progress
+from audiopg.training.finetuning.fitting import augment, fit, predict, training_arguments
+from audiopg.training.finetuning.recipe import FinetuningRecipe
+from audiopg.training.finetuning.run import FinetuningRun, Progress
 from audiopg.training.runs.recipes import RECIPES, build_recipe, load_recipe
 
 PLAIN = {
@@ -227,7 +230,7 @@ def test_official_validation_clips_choose_the_epoch_and_are_not_trained_on():
     cache = easy_cache()
     parts = ["train"] * 8 + ["validation"] * 8 + ["test"] * 8
     split = cache_of(cache.frames.reshape(24, 16, 128).numpy(), cache.labels, parts)
-    (one,) = rounds_of(split, recipe(select="validation"))
+    (one,) = rounds_of(split, select_on_validation=True)
     assert (one.train, one.validation, one.test) == (list(range(8)), list(range(8, 16)), list(range(16, 24)))
 
 
@@ -235,7 +238,7 @@ def test_the_chosen_epoch_s_weights_are_the_ones_tested(checkpoint, tmp_path, mo
     cache = easy_cache()
     run = silent_run(checkpoint, cache, tmp_path, epochs=4, select="validation")
     weights, found = [], iter([0.5, 0.9, 0.9, 0.1])
-    monkeypatch.setattr(fitting, "accuracy", lambda predictions, references: next(found))
+    monkeypatch.setattr(fitting, "score", lambda logits, labels: next(found))
     model = run._build(PRETRAINED)
     facts = fit(
         model,
@@ -261,7 +264,6 @@ AUGMENTED = {
     "mixup": 0.8,
     "cutmix": 1.0,
     "label_smoothing": 0.1,
-    "checkpoints_per_round": 1,
 }
 
 
@@ -269,11 +271,28 @@ class InterruptionError(Exception):
     pass
 
 
-def test_an_interrupted_round_goes_on_to_the_same_bits(checkpoint, tmp_path):
+def cut_short(checkpoint, name):
+    file = checkpoint / name
+    file.write_bytes(file.read_bytes()[:-8])
+
+
+@pytest.mark.parametrize(
+    ("saves", "damage", "goes_on_with"),
+    [
+        (1, None, [3, 4]),
+        (1, lambda newest: cut_short(newest, "model.safetensors"), [1, 2, 3, 4]),
+        (1, lambda newest: (newest / "manifest.json").unlink(), [1, 2, 3, 4]),
+        (3, lambda newest: cut_short(newest, "optimizer.pt"), [2, 3, 4]),
+    ],
+    ids=["sound", "torn", "unsealed", "torn, and a sound one before it"],
+)
+def test_an_interrupted_round_goes_on_to_the_same_bits_from_the_newest_sound_checkpoint(
+    checkpoint, tmp_path, caplog, saves, damage, goes_on_with
+):
     cache, one = easy_cache(), Round("fold 1", list(range(8, 24)), [], list(range(8)))
 
     def train(folder, on_epoch):
-        run = silent_run(checkpoint, cache, folder, **AUGMENTED)
+        run = silent_run(checkpoint, cache, folder, **AUGMENTED, checkpoints_per_round=saves)
         model = run._build(PRETRAINED)
         path = folder / "round"
         facts = fit(model, run.batches, one, run.recipe, device="cpu", folder=path, on_epoch=on_epoch)
@@ -287,11 +306,15 @@ def test_an_interrupted_round_goes_on_to_the_same_bits(checkpoint, tmp_path):
     whole, expected = train(tmp_path / "whole", lambda epoch, loss: None)
     with pytest.raises(InterruptionError):
         train(tmp_path / "parts", interrupt)
+    if damage is not None:
+        (newest,) = (tmp_path / "parts/round").glob("checkpoint-4")
+        damage(newest)
     seen = []
     resumed, found = train(tmp_path / "parts", lambda epoch, loss: seen.append(epoch))
-    assert seen == [3, 4]
+    assert seen == goes_on_with
     assert torch.equal(found, expected)
     assert resumed["losses"] == whole["losses"]
+    assert ("checkpoint-4 cannot be used" in caplog.text) == (damage is not None)
 
 
 def test_the_order_of_a_batch_s_augmentation_depends_on_the_step_alone(checkpoint):
@@ -319,35 +342,59 @@ def test_several_labels_are_trained_with_binary_targets_and_scored_by_mean_avera
     assert torch.equal(targets, labels)
 
 
-def test_linear_control_is_the_probe_s_on_folds():
-    rng = np.random.default_rng(0)
-    labels = np.tile(np.arange(3), 20)
-    values = rng.standard_normal((60, 5, 128)) + 0.2 * rng.standard_normal((3, 1, 128))[labels]
-    cache = cache_of(values, labels, np.repeat([1, 2, 3, 4], 15).tolist(), num_classes=3)
-    features = log_mel_statistics_of(Batches(cache, EXTRACTOR, None), range(60))
-    expected = linear_probe(features, labels, np.array(cache.parts))["fold_accuracies"]
-    assert [linear_score(features, cache, one) for one in rounds_of(cache, recipe())] == pytest.approx(expected)
+def test_linear_controls_are_the_probe_s(finished):
+    cache = easy_cache()
+    features = log_mel_statistics(cache.clip_frames(clip) for clip in range(len(cache)))
+    expected = probe_features("linear", features, cache, rounds_of(cache))
+    found = results_of(finished)["results"]["log-mel mean and deviation, linear"]
+    assert found == {name: value for name, value in expected.items() if name != "settings"}
 
 
 @pytest.mark.parametrize("pooling", ["mean", "mel"])
 def test_the_linear_control_reads_what_the_classifier_reads(pooling):
     torch.manual_seed(0)
-    model = AudioPGForAudioClassification(AudioPGConfig(**SMALL, num_labels=2, classifier_pooling=pooling))
-    batches = Batches(easy_cache(), EXTRACTOR, None)
-    read = pooled_embeddings(model, batches, range(5), "cpu")
+    model = AudioPGForAudioClassification(AudioPGConfig(**SMALL, num_labels=2, classifier_pooling=pooling)).eval()
+    batches = Batches(easy_cache(), EXTRACTOR)
+    read = embed(model.base_model, EXTRACTOR, batches.spectrograms(range(5)), pooling=pooling)[None]
     inputs = batches.finish(batches(range(5)))
     with torch.no_grad():
         logits = model(inputs["input_values"], inputs.get("attention_mask")).logits
         torch.testing.assert_close(model.classifier(torch.from_numpy(read)), logits, rtol=0, atol=1e-5)
     assert read.shape == (5, SMALL["hidden_size"] * (8 if pooling == "mel" else 1))
-    assert not model.classifier._forward_pre_hooks
 
 
-def test_log_mel_statistics_are_mean_and_deviation_over_time():
-    cache = easy_cache()
-    found = log_mel_statistics_of(Batches(cache, EXTRACTOR, None), [5])[0]
-    frames = cache.clip_frames(5).float().numpy()
-    np.testing.assert_allclose(found, np.concatenate([frames.mean(axis=0), frames.std(axis=0)]), rtol=1e-5)
+def test_features_of_another_length_than_the_recipe_s_are_refused(checkpoint, tmp_path):
+    with pytest.raises(ValueError, match=r"clip_seconds 5\.0, and features of toy sounds were made with None"):
+        silent_run(checkpoint, easy_cache(), tmp_path, clip_seconds=5.0)
+
+
+@pytest.fixture
+def four_gpus(monkeypatch):
+    """A machine that seems to have four, as far as Trainer looks before it computes."""
+    from accelerate.state import AcceleratorState, PartialState
+
+    AcceleratorState._reset_state(reset_partial_state=True)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
+    monkeypatch.setattr(fitting, "_has_bfloat16", lambda device: False)
+    yield
+    monkeypatch.undo()
+    AcceleratorState._reset_state(reset_partial_state=True)
+    PartialState._reset_state()
+
+
+@pytest.mark.usefixtures("four_gpus")
+def test_a_batch_stays_as_large_as_the_recipe_says_on_a_machine_with_several_gpus(tmp_path):
+    for device in ("cuda", "cuda:0"):
+        arguments = training_arguments(recipe(batch_size=32), tmp_path, device)
+        assert (arguments.n_gpu, arguments.train_batch_size, arguments.device) == (1, 32, torch.device("cuda:0"))
+
+
+@pytest.mark.usefixtures("four_gpus")
+def test_a_device_that_the_trainer_would_not_use_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"asked for cuda:1 in 1 processes.*CUDA_VISIBLE_DEVICES=1"):
+        training_arguments(recipe(), tmp_path, "cuda:1")
 
 
 def write_class_folders(folder, clips=3):
@@ -362,7 +409,6 @@ def write_class_folders(folder, clips=3):
 
 
 def test_a_user_s_own_folder_is_enough(checkpoint, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("audiopg.training.features.cache.CACHE_FOLDER", tmp_path / "cache")
     monkeypatch.chdir(tmp_path)
     sounds = write_class_folders(tmp_path / "my_sounds")
     main([checkpoint, "--data_dir", str(sounds), "--recipe", "tiny", "--epochs", "1", "--device", "cpu"])
@@ -376,7 +422,6 @@ def test_a_user_s_own_folder_is_enough(checkpoint, tmp_path, capsys, monkeypatch
 
 
 def test_another_model_may_take_our_place(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("audiopg.training.features.cache.CACHE_FOLDER", tmp_path / "cache")
     torch.manual_seed(0)
     sizes = {"hidden_size": 12, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
     config = ASTConfig(**sizes, max_length=48, num_mel_bins=32)
