@@ -57,6 +57,7 @@ setup(
         "docstring-parser>=0.16",
         "soundfile>=0.13",
         "scikit-learn>=1.5",
+        "scipy>=1.13",
         "matplotlib>=3.9",
         "jinja2>=3.1",
         "tensorboard>=2.17",
@@ -64,6 +65,6 @@ setup(
         "tqdm>=4.66",
     ],
     extras_require={
-        "dev": ["pytest>=8", "pytest-timeout>=2.3", "scipy>=1.13", "ruff>=0.9", "mypy>=1.14", "pre-commit>=4"],
+        "dev": ["pytest>=8", "pytest-timeout>=2.3", "ruff>=0.9", "mypy>=1.14", "pre-commit>=4"],
     },
 )

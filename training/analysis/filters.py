@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 from safetensors import safe_open
+from sklearn.decomposition import PCA
 
 from audiopg.data_scripts.figures import STYLE
 from audiopg.training.objectives.pretraining import TrainedRun
@@ -66,11 +67,10 @@ def filter_components(filters: np.ndarray, count: int) -> tuple[np.ndarray, np.n
         ((4, 2, 2), 1.0)
     """
     flat = filters.reshape(len(filters), -1).astype(np.float64)
-    _, singular, rows = np.linalg.svd(flat - flat.mean(axis=0), full_matrices=False)
-    rows = rows[:count]
+    found = PCA(min(count, *flat.shape), svd_solver="full").fit(flat)
+    rows = found.components_
     signs = np.sign(rows[np.arange(len(rows)), np.abs(rows).argmax(axis=1)])
-    images = (rows * signs[:, None]).reshape(-1, *filters.shape[1:])
-    return images, (singular**2 / (singular**2).sum())[:count]
+    return (rows * signs[:, None]).reshape(-1, *filters.shape[1:]), found.explained_variance_ratio_
 
 
 def selectivity(filters: np.ndarray) -> dict[str, float]:

@@ -17,8 +17,9 @@ from toys import write_recordings
 
 from audiopg.training.ablate import main
 from audiopg.training.ablation import jobs as ablation
-from audiopg.training.ablation.jobs import GRIDS, AblationGrid, load_grid
+from audiopg.training.ablation.grid import GRIDS, AblationGrid, load_grid, run_key
 from audiopg.training.ablation.table import LOG_MEL, RANDOM, is_beyond_spread, summarise
+from audiopg.training.features.labelled import DataOptions
 from audiopg.training.runs.checkpoints import checkpoints_of
 
 
@@ -48,7 +49,7 @@ def toy_grid(toy_recipe, tmp_path, monkeypatch):
 def test_every_grid_of_the_package_is_sound(path):
     grid = load_grid(path.stem)
     recipes = {cell: grid.recipe(cell, seed=3) for cell in grid.cells}
-    assert len({ablation.fingerprint(recipe) for recipe in recipes.values()}) == len(grid.cells)
+    assert len({run_key(recipe) for recipe in recipes.values()}) == len(grid.cells)
     assert all(recipe.seed == 3 for recipe in recipes.values())
 
 
@@ -74,7 +75,7 @@ def test_a_grid_runs_is_interrupted_and_goes_on_with_what_is_missing(toy_grid, t
     table, results = capsys.readouterr().out, results_of(tmp_path)
     assert list(results["results"]) == ["sine", "full", RANDOM, LOG_MEL]
     assert [len(found) for found in results["results"].values()] == [2, 2, 2, 1]
-    assert results["results"][LOG_MEL][0]["fold_accuracies"] == [1.0, 1.0, 1.0]
+    assert results["results"][LOG_MEL][0]["scores"] == [1.0, 1.0, 1.0]
     assert all(set(found[0]["factors"]) == {"frequency", "level", "onset"} for found in results["results"].values())
     assert table == (tmp_path / "out/toy/table.md").read_text()
     assert table.splitlines()[2].startswith("| sine | 8 |")
@@ -85,7 +86,7 @@ def test_a_grid_runs_is_interrupted_and_goes_on_with_what_is_missing(toy_grid, t
 def test_grids_share_the_runs_of_cells_that_they_share_and_may_test_on_some_folds_only(
     toy_grid, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(ablation, "linear_probe", lambda *_: {"fold_accuracies": [0.1, 0.5, 0.6]})
+    monkeypatch.setattr(ablation, "probe_features", lambda *_: {"scores": [0.1, 0.5, 0.6]})
     main([*toy_grid, "--seeds", "[0]"])
     other = yaml.safe_load((tmp_path / "grid.yaml").read_text())
     other |= {"name": "other", "cells": {"everything": {}, "sine": other["cells"]["sine"]}, "reference": "everything"}
@@ -94,8 +95,8 @@ def test_grids_share_the_runs_of_cells_that_they_share_and_may_test_on_some_fold
     main([*toy_grid, "--seeds", "[0]", "--test_folds", "[1, 3]"])
     first, second = results_of(tmp_path), results_of(tmp_path, "other")
     assert first["results"]["full"] == second["results"]["everything"]
-    assert first["summary"]["sine"]["accuracy"]["mean"] == pytest.approx(0.4)
-    assert second["summary"]["sine"]["accuracy"]["mean"] == pytest.approx(0.35)
+    assert first["summary"]["sine"]["score"]["mean"] == pytest.approx(0.4)
+    assert second["summary"]["sine"]["score"]["mean"] == pytest.approx(0.35)
 
 
 def test_runs_side_by_side_give_what_they_give_in_turn(toy_grid, tmp_path, monkeypatch, capfd):
@@ -154,23 +155,61 @@ def test_a_failure_side_by_side_is_told_and_ends_the_others(toy_grid, tmp_path, 
     assert str(tmp_path / "nothing") in capsys.readouterr().err
 
 
-def test_recordings_of_another_data_set_and_folds_that_do_not_exist_are_refused(toy_grid, tmp_path, capsys):
+def test_folds_that_do_not_exist_are_refused(toy_grid, capsys):
     with pytest.raises(SystemExit):
         main([*toy_grid, "--test_folds", "[4]"])
     assert "test_folds are some of [1, 2, 3]" in capsys.readouterr().err
-    path = tmp_path / "result.json"
-    path.write_text(json.dumps({"key": "ESC-10"}))
-    with pytest.raises(ValueError, match="measured on ESC-10, not ESC-50"):
-        ablation.kept_or_made(path, "ESC-50", dict)
+
+
+def write_splits(folder):
+    """The recordings of the toy grid as a table: fold 3 is the test split, and some clips have two labels."""
+    rows = ["file,labels,split"]
+    for path in sorted((folder / "audio").iterdir()):
+        fold, number, _, target = path.stem.split("-")
+        labels = ("low", "high")[int(target)] + (";third" if int(number) % 4 < 2 else "")
+        rows.append(f"audio/{path.name},{labels},{'test' if fold == '3' else 'train'}")
+    (folder / "mine.csv").write_text("\n".join(rows) + "\n")
+    return folder / "mine.csv"
+
+
+def test_runs_are_measured_on_whatever_is_labelled_and_trained_once(toy_grid, tmp_path, monkeypatch, capsys):
+    words = [*toy_grid, "--seeds", "[0]"]
+    main(words)
+    monkeypatch.setattr(ablation, "pretrain", lambda recipe, folder: json.loads((folder / "run.json").read_text()))
+    position = words.index("--esc50_dir")
+    words[position : position + 2] = ["--data_dir", str(write_splits(tmp_path / "recordings"))]
+    capsys.readouterr()
+    main(words)
+    results = results_of(tmp_path)
+    assert "mine, linear probe, macro average precision in %" in capsys.readouterr().out
+    assert (results["dataset"], results["rounds"], results["tested"]) == ("mine", ["test"], [0])
+    assert [len(run["scores"]) for run in results["results"]["full"]] == [1]
+    assert results["summary"]["full"]["score"]["low"] is None  # one seed, one test part
+    with pytest.raises(SystemExit):
+        main([*words, "--test_folds", "[1]"])
+    assert "test_folds are for data in folds, not in splits" in capsys.readouterr().err
+
+
+def test_a_torn_checkpoint_is_not_measured(toy_grid, tmp_path, monkeypatch, capsys):
+    main([*toy_grid, "--seeds", "[0]"])
+    for result in (tmp_path / "out/runs").glob("*/result-*.json"):
+        result.unlink()
+        (newest,) = checkpoints_of(result.parent / "run")[-1:]
+        weights = newest / "model.safetensors"
+        weights.write_bytes(weights.read_bytes()[:-4] + b"torn")
+    monkeypatch.setattr(ablation, "pretrain", lambda recipe, folder: json.loads((folder / "run.json").read_text()))
+    with pytest.raises(SystemExit):
+        main([*toy_grid, "--seeds", "[0]"])
+    assert "the content of model.safetensors has changed" in capsys.readouterr().err
 
 
 def test_a_run_s_key_follows_what_changes_its_encoder_and_nothing_else(toy_recipe, monkeypatch):
-    key = ablation.run_key(toy_recipe())
-    assert key == ablation.run_key(toy_recipe(name="another", checkpoint_every=7))
-    assert key != ablation.run_key(toy_recipe(seed=1))
-    assert key != ablation.run_key(toy_recipe(max_minutes=5.0)) != ablation.run_key(toy_recipe(max_minutes=6.0))
-    monkeypatch.setattr(ablation, "SYNTHESIZER_VERSION", "9")
-    assert key != ablation.run_key(toy_recipe())
+    key = run_key(toy_recipe())
+    assert key == run_key(toy_recipe(name="another", checkpoint_every=7))
+    assert key != run_key(toy_recipe(seed=1))
+    assert key != run_key(toy_recipe(max_minutes=5.0)) != run_key(toy_recipe(max_minutes=6.0))
+    monkeypatch.setattr("audiopg.training.objectives.recipe.SYNTHESIZER_VERSION", "9")
+    assert key != run_key(toy_recipe())
 
 
 def test_runs_of_equal_time_are_refused_side_by_side(toy_grid, capsys):
@@ -179,27 +218,29 @@ def test_runs_of_equal_time_are_refused_side_by_side(toy_grid, capsys):
     assert "have the machine to themselves" in capsys.readouterr().err
 
 
-def test_runs_are_measured_on_one_set_of_recordings(tmp_path):
+def test_a_measurement_is_of_one_set_of_recordings(toy_recipe, tmp_path):
     folders = tmp_path / "a", tmp_path / "b"
     for folder in folders:
         write_recordings(folder)
     meta = folders[1] / "meta/esc50.csv"
     meta.write_text("\n".join(meta.read_text().splitlines()[:-1]) + "\n")
-    whole, part = (ablation.Benchmark.read(folder, 16000) for folder in folders)
-    assert whole.name == part.name
-    assert whole.key != part.key
+    whole, part = (
+        ablation.Job(toy_recipe(), tmp_path, DataOptions(data_dir=str(folder)), "cpu").features() for folder in folders
+    )
+    assert whole.dataset_name == part.dataset_name
+    assert whole.digest != part.digest
 
 
 def test_differences_are_those_of_a_paired_test():
     rng = np.random.default_rng(0)
     difficulty = rng.standard_normal((3, 5))
     a, b = 0.7 + 0.1 * difficulty, 0.72 + 0.1 * difficulty + 0.01 * rng.standard_normal((3, 5))
-    cells = {name: [{"fold_accuracies": row} for row in found.tolist()] for name, found in (("a", a), ("b", b))}
-    found = summarise(cells, "a")["b"]["difference"]
+    cells = {name: [{"scores": row} for row in found.tolist()] for name, found in (("a", a), ("b", b))}
+    found = summarise(cells, "a", range(5))["b"]["difference"]
     expected = ttest_rel(b.ravel(), a.ravel()).confidence_interval(0.95)
     assert (found["low"], found["high"]) == pytest.approx((expected.low, expected.high))
     assert is_beyond_spread(found) == (expected.low > 0)
-    assert not is_beyond_spread(summarise(cells, "a")["a"]["difference"])
+    assert not is_beyond_spread(summarise(cells, "a", range(5))["a"]["difference"])
 
 
 @pytest.mark.parametrize(
@@ -207,7 +248,7 @@ def test_differences_are_those_of_a_paired_test():
     [
         ({"reference": "b"}, "reference is one of the cells"),
         ({"seeds": [1, 1]}, "different numbers"),
-        ({"cells": {"a": {"override": {}}}}, "has `overrides` and perhaps `paper`"),
+        ({"cells": {"a": {"override": {}}}}, "Cell has no field 'override'; did you mean 'overrides'"),
         ({"cells": {"a": {}, "b": {"overrides": {"compile": True}}}}, "differ in what is learnt, and 'a' and 'b'"),
         ({"cells": {"a": {"overrides": {"presett": "sine"}}}}, "did you mean 'preset'"),
     ],

@@ -55,7 +55,7 @@ def test_a_marked_part_is_written_from_its_results_and_nothing_else_is_touched(h
 def test_an_ablation_is_written_with_its_grid_and_command(house):
     runs = [
         {
-            "fold_accuracies": [0.5, 0.75],
+            "scores": [0.5, 0.75],
             "factors": {"onset": 0.5},
             "clips": 80,
             "loss": 0.5,
@@ -65,13 +65,19 @@ def test_an_ablation_is_written_with_its_grid_and_command(house):
     grid = {"name": "ladder", "reference": "full", "seeds": [0], "test_folds": [], "cells": {"full": {"paper": 82.0}}}
     report = {
         "environments": [{k: RESULTS[k] for k in ("hardware", "versions", "commit")}],
-        **{"grid": grid, "benchmark": "ESC-10", "command": "python training/ablate.py ladder", "folds": [1, 2]},
-        **{"results": {"full": runs}, "summary": summarise({"full": runs}, "full")},
+        **{
+            "grid": grid,
+            "dataset": "ESC-10",
+            "metric": "accuracy",
+            "command": "python training/ablate.py ladder",
+            "tested": [0, 1],
+        },
+        **{"results": {"full": runs}, "summary": summarise({"full": runs}, "full", [0, 1])},
     }
     (house / "ablation-ladder.json").write_text(json.dumps(report))
     main([])
     text = (house / "docs/experiments.md").read_text()
-    assert "| full | 80 | 1.0 | 0.500 | 62.50 (1) |  |  | 0.500 | 82.0 |" in text
+    assert "| full | 80 | 1.0 | 0.500 | 62.50 (1) |  |  | 0.500 | 82.00 |" in text
     assert "commits 0123456789ab; `python training/ablate.py ladder`." in text
 
 
