@@ -105,4 +105,5 @@ def run_key(recipe: PretrainingRecipe) -> str:
         >>> run_key(recipe) == run_key(dataclasses.replace(recipe, name="another"))
         True
     """
-    return fingerprint(recipe, recipe.made_with) + ("" if recipe.max_minutes is None else f"-{recipe.max_minutes:g}min")
+    limit = "" if recipe.max_minutes is None else f"-{recipe.max_minutes:g}min"
+    return fingerprint(recipe, recipe.made_with) + limit

@@ -10,11 +10,13 @@ import numpy as np
 from sklearn.decomposition import PCA
 from sklearn.ensemble import GradientBoostingClassifier, GradientBoostingRegressor
 from sklearn.feature_selection import mutual_info_classif, mutual_info_regression
-from sklearn.linear_model import LogisticRegression, RidgeCV
+from sklearn.linear_model import RidgeCV
 from sklearn.metrics import r2_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
+
+from audiopg.training.evaluation.probes import prepare_linear
 
 NEIGHBOURS = 3
 """The k of Kraskov's estimator; scikit-learn's default."""
@@ -67,8 +69,8 @@ def decode(
         values_train: Shape `(clips,)`.
         features_test: Shape `(other clips, neurons)`.
         values_test: Shape `(other clips,)`.
-        kind: `class` is read by logistic regression on standardised features; `continuous` and `count` by ridge
-            regression, as in `decode_factors`.
+        kind: `class` is read as by a linear probe; `continuous` and `count` by ridge regression, as in
+            `decode_factors`.
 
     Returns:
         R^2 (1 perfect, 0 the mean, negative worse) or accuracy in [0, 1].
@@ -80,10 +82,10 @@ def decode(
     """
     if kind != "class":
         return float(decode_factors(features_train, values_train, features_test, values_test)[0])
-    classifier = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=1000, tol=1e-3))
+    classes, known = np.unique(values_train, return_inverse=True)
     with threadpool_limits(limits=1):
-        classifier.fit(features_train, values_train)
-        return float(classifier.score(features_test, values_test))
+        logits = prepare_linear(features_train, known, len(classes))(0.1)(features_test)
+    return float(np.mean(classes[logits.argmax(axis=1)] == values_test))
 
 
 def chance(values_train: np.ndarray, values_test: np.ndarray, kind: str) -> float:

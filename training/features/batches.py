@@ -74,4 +74,5 @@ class Batches:
         return (self._standardised(self.cache.clip_frames(index)) for index in indices)
 
     def _standardised(self, frames: Tensor) -> Tensor:
-        return self.feature_extractor.standardise(frames.float()) if self.is_ours else frames.float()
+        wide = frames.to(torch.float32, copy=True)  # what is standardised is overwritten
+        return self.feature_extractor.standardise(wide) if self.is_ours else wide
