@@ -115,7 +115,8 @@ def _statistics(tokens: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     mean = torch.stack([clip.sum(dim=0, dtype=torch.float64) for clip in tokens]).sum(dim=0) / count
     squares = torch.stack([(clip - mean).square().sum(dim=0) for clip in tokens]).sum(dim=0)
     deviation = (squares / count).sqrt()
-    return mean.float(), torch.where(deviation > 0, deviation, 1.0).float()
+    varies = deviation > 1e-5 * deviation.max()  # less is rounding, as in `probes.standardiser`
+    return mean.float(), torch.where(varies, deviation, 1.0).float()
 
 
 def _padded(clips: Sequence[Tensor]) -> tuple[Tensor, Tensor]:

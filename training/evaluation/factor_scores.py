@@ -12,11 +12,9 @@ from sklearn.ensemble import GradientBoostingClassifier, GradientBoostingRegress
 from sklearn.feature_selection import mutual_info_classif, mutual_info_regression
 from sklearn.linear_model import RidgeCV
 from sklearn.metrics import r2_score
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
-from audiopg.training.evaluation.probes import prepare_linear
+from audiopg.training.evaluation.probes import prepare_linear, standardiser
 
 NEIGHBOURS = 3
 """The k of Kraskov's estimator; scikit-learn's default."""
@@ -52,10 +50,10 @@ def decode_factors(
         >>> decode_factors(features[:50], factors[:50], features[50:], factors[50:]).round(3).tolist()
         [1.0, 1.0]
     """
-    ridge = make_pipeline(StandardScaler(), RidgeCV(alphas=RIDGE_ALPHAS, alpha_per_target=True))
+    scale, ridge = standardiser(features_train), RidgeCV(alphas=RIDGE_ALPHAS, alpha_per_target=True)
     with threadpool_limits(limits=1):
-        ridge.fit(features_train, _columns(targets_train))
-        predictions = ridge.predict(features_test)
+        ridge.fit(scale.transform(features_train), _columns(targets_train))
+        predictions = ridge.predict(scale.transform(features_test))
     return r2_score(_columns(targets_test), _columns(predictions), multioutput="raw_values")
 
 

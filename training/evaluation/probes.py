@@ -14,10 +14,11 @@ from typing import Any
 import numpy as np
 import torch
 from sklearn.decomposition import PCA
+from sklearn.feature_selection import VarianceThreshold
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.neighbors import KNeighborsRegressor
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import FunctionTransformer, StandardScaler
 from threadpoolctl import threadpool_limits
 from transformers import PreTrainedModel
 
@@ -51,11 +52,29 @@ classified as here; at the 1e-3 of former versions, by L-BFGS, up to 5 of 320 in
 LOG_MEL = "log-mel mean and deviation"
 """What needs no encoder."""
 
+NEGLIGIBLE = 1e-5
+"""A feature that varies less than this share of the one that varies most is left out. Standardised, what is rounding in
+it would count as much as any other: two numbers of the log-mel are constant on ESC-10, and noise of 1e-8 or 1e-6 in
+them moved its accuracy between 78.75 and 79.75 %, single folds by 6."""
+
 Predict = Callable[[Any], np.ndarray]
 """Features of clips to scores, `(clips, classes)`."""
 
 Fit = Callable[[float], Predict]
 """A setting to a classifier, on features that were prepared for it."""
+
+
+def standardiser(features: np.ndarray) -> Pipeline:
+    """What standardises features by these, in float64, and leaves out those whose deviation is `NEGLIGIBLE`.
+
+    Example:
+        >>> features = np.array([[1.0, 5.0], [3.0, 5.0 + 1e-9]])
+        >>> standardiser(features).transform(features).tolist()
+        [[-1.0], [1.0]]
+    """
+    wide = features.astype(np.float64)
+    least = (NEGLIGIBLE * wide.std(axis=0).max()) ** 2
+    return make_pipeline(FunctionTransformer(_wide), VarianceThreshold(least), StandardScaler()).fit(wide)
 
 
 def prepare_linear(features: np.ndarray, labels: np.ndarray, num_classes: int, device: Any = None) -> Fit:
@@ -84,10 +103,11 @@ def prepare_linear(features: np.ndarray, labels: np.ndarray, num_classes: int, d
         >>> predict(np.array([[1.0, 0.0, 0.0]])).argmax(axis=1).tolist()
         [1]
     """
-    axes = make_pipeline(StandardScaler(), PCA()).fit(features.astype(np.float64))
+    scale = standardiser(features)
+    axes = PCA().fit(scale.transform(features))
 
     def turned(asked: np.ndarray) -> np.ndarray:
-        return axes.transform(asked.astype(np.float64))
+        return axes.transform(scale.transform(asked))
 
     inside = turned(features)
 
@@ -136,10 +156,12 @@ def prepare_neighbours(features: np.ndarray, labels: np.ndarray, num_classes: in
         [[1.0, 0.0], [0.0, 1.0], [0.0, 1.0]]
     """
     targets = labels if labels.ndim == 2 else np.eye(num_classes)[labels]
+    scale = standardiser(features)
 
     def fit(setting: float) -> Predict:
         vote = KNeighborsRegressor(int(setting), metric="cosine", weights="distance")
-        return make_pipeline(StandardScaler(), vote).fit(features, targets).predict
+        vote.fit(scale.transform(features), targets)
+        return lambda asked: vote.predict(scale.transform(asked))
 
     return fit
 
@@ -313,6 +335,10 @@ def probe_encoder(
 
 def _layer(layer: int | None) -> str:
     return "" if layer is None else f", layer {layer}"
+
+
+def _wide(features: np.ndarray) -> np.ndarray:
+    return features.astype(np.float64)
 
 
 def _taken(features: Any, clips: Sequence[int]) -> Any:

@@ -94,11 +94,12 @@ def test_with_several_labels_it_is_ridge_regression_scored_by_mean_average_preci
 
 
 def hard(num_clips=120, num_features=96):
-    """Features like those of log-mels: neighbours nearly equal, a huge mean, classes that overlap."""
+    """Features like those of log-mels: neighbours nearly equal, a huge mean, classes that overlap, constant bands."""
     rng = np.random.default_rng(0)
     labels = np.tile(np.arange(6), num_clips // 6)
     smooth = np.cumsum(rng.standard_normal((num_clips, num_features)), axis=1) * 0.05
     features = smooth + rng.standard_normal((6, num_features)).cumsum(axis=1)[labels] * 0.02 - 6.0
+    features[:, :4] = -15.9424
     return features, labels, np.repeat([1, 2, 3, 4], num_clips // 4).tolist()
 
 
