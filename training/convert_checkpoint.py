@@ -17,7 +17,9 @@ import argparse
 import logging
 from pathlib import Path
 
-from audiopg.training.publishing.research_weights import convert, logger
+from audiopg.training.publishing.research_weights import convert, convert_state_dict, logger, read_checkpoint
+
+__all__ = ["convert", "convert_state_dict", "main", "read_checkpoint"]
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -13,7 +13,9 @@ import sys
 from pathlib import Path
 
 from audiopg.training.publishing.exporting import LICENSE, export_run
-from audiopg.training.publishing.hub import upload
+from audiopg.training.publishing.hub import upload, write_hub_folder
+
+__all__ = ["export_run", "main", "write_hub_folder"]
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -19,6 +19,8 @@ from audiopg.training.objectives.pretraining import FAMILIES, pretrain
 from audiopg.training.objectives.recipe import PretrainingRecipe
 from audiopg.training.runs.recipes import load_recipe, parse_overrides, recipe_parser
 
+__all__ = ["main", "pretrain"]
+
 
 def main(arguments: list[str] | None = None) -> None:
     """Command line."""

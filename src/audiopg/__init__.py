@@ -13,10 +13,13 @@ from transformers import (
 )
 from transformers.pipelines import PIPELINE_REGISTRY
 
+from audiopg import moved
 from audiopg.modeling.configuration_audiopg import AudioPGConfig
 from audiopg.modeling.feature_extraction_audiopg import AudioPGFeatureExtractor
 from audiopg.modeling.modeling_audiopg import AudioPGForAudioClassification, AudioPGForPreTraining, AudioPGModel
 from audiopg.modeling.pipeline_audiopg import AudioPGAudioClassificationPipeline, AudioPGFeatureExtractionPipeline
+
+moved.install()
 
 __version__ = "0.1.0"
 
