@@ -34,7 +34,8 @@ from audiopg.training.evaluation.factor_scores import (
     principal_components,
 )
 from audiopg.training.evaluation.metrics import METRICS
-from audiopg.training.publishing.pretrained import export_run, write_hub_folder
+from audiopg.training.publishing.exporting import export_run
+from audiopg.training.publishing.hub import write_hub_folder
 
 SHORT = get_preset("reference", duration=1.0)
 
