@@ -26,7 +26,7 @@ from audiopg.modeling.modeling_audiopg import AudioPGForPreTraining, AudioPGMode
 from audiopg.modeling.patches_audiopg import patchify
 from audiopg.modeling.spectrogram_audiopg import HOP_LENGTH_SECONDS
 from audiopg.training.engine.objective import LOSS
-from audiopg.training.objectives.masked_audio import MaskedAudio, num_patches_of, with_initial_weights
+from audiopg.training.objectives.masked_audio import MaskedAudio, flop_per_clip, num_patches_of, with_initial_weights
 from audiopg.training.objectives.recipe import FactorsRecipe, PretrainingRecipe
 
 _HEADS = "heads."
@@ -237,6 +237,11 @@ class FactorHeads(MaskedAudio):
         torch.manual_seed(recipe.seed)
         model = FactorHeadsModel(recipe.config, heads_of(recipe.clips), recipe.factors)
         return with_initial_weights(model, recipe)
+
+    @classmethod
+    def flop_per_example(cls, recipe: PretrainingRecipe) -> float:
+        """As of `MaskedAudio`, without the decoder where it has no part; the heads are of lower order."""
+        return flop_per_clip(recipe.config, num_patches_of(recipe), redraws=recipe.factors.reconstruction_weight > 0)
 
     @classmethod
     def released(cls, recipe: PretrainingRecipe, weights: Mapping[str, Tensor]) -> Any:

@@ -251,7 +251,7 @@ def num_patches_of(recipe: PretrainingRecipe) -> int:
     return rows * config.num_mel_patches
 
 
-def flop_per_clip(config: AudioPGConfig, num_patches: int) -> int:
+def flop_per_clip(config: AudioPGConfig, num_patches: int, *, redraws: bool = True) -> int:
     r"""FLOP of a training step per clip: forward, and backward at twice that.
 
     The encoder sees $1 + \lfloor n (1 - r) \rfloor$ tokens, the decoder all $1 + n$. Besides the blocks there are
@@ -261,6 +261,7 @@ def flop_per_clip(config: AudioPGConfig, num_patches: int) -> int:
     Args:
         config: Of the model.
         num_patches: Patches $n$ of a clip.
+        redraws: Whether the decoder takes part.
 
     Returns:
         The number, synthesis and log-mel not included.
@@ -272,9 +273,9 @@ def flop_per_clip(config: AudioPGConfig, num_patches: int) -> int:
     visible = num_visible_patches(num_patches, config.mask_ratio)
     pixels, width, decoder_width = config.patch_size**2, config.hidden_size, config.decoder_hidden_size
     encoder = config.num_hidden_layers * block_flop(1 + visible, width, config.intermediate_size)
+    encoder += 2 * visible * pixels * width
     decoder = config.decoder_num_hidden_layers * block_flop(
         1 + num_patches, decoder_width, config.decoder_intermediate_size
     )
-    ends = num_patches * decoder_width * pixels + visible * pixels * width
-    linear = 2 * (ends + (1 + visible) * width * decoder_width)
-    return 3 * (encoder + decoder + linear)
+    decoder += 2 * (num_patches * decoder_width * pixels + (1 + visible) * width * decoder_width)
+    return 3 * (encoder + (decoder if redraws else 0))
