@@ -51,6 +51,7 @@ setup(
         "evaluate>=0.4.6",
         "huggingface-hub>=1.0",
         "safetensors>=0.6",
+        "filelock>=3.16",
         "numpy>=1.26",
         "PyYAML>=6",
         "jsonargparse>=4.53",
@@ -65,6 +66,10 @@ setup(
         "tqdm>=4.66",
     ],
     extras_require={
-        "dev": ["pytest>=8", "pytest-timeout>=2.3", "ruff>=0.9", "mypy>=1.14", "pre-commit>=4"],
+        "dev": [
+            *("pytest>=8", "pytest-timeout>=2.3", "ruff>=0.9", "mypy>=1.14", "pre-commit>=4"),
+            # Libraries that people use checkpoints with: the tests do so too.
+            *("onnx>=1.18", "onnxruntime>=1.20", "onnxscript>=0.5", "peft>=0.17", "sentence-transformers>=5.2"),
+        ],
     },
 )

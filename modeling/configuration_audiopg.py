@@ -1,10 +1,21 @@
 """The configuration of AudioPG models: plain numbers, checked when they are set down. This file knows no torch."""
 
+import math
+from copy import deepcopy
 from dataclasses import fields
 from typing import Any
 
-from huggingface_hub.dataclasses import strict
-from transformers import PreTrainedConfig
+from transformers.utils.versions import require_version
+
+MINIMUM_TRANSFORMERS = "5.17"
+"""The oldest transformers that this code runs with."""
+
+# Before anything that older ones lack: this file is the first of a checkpoint's to be read.
+_NEEDED = f"transformers>={MINIMUM_TRANSFORMERS}"
+require_version(_NEEDED, f"Upgrade it: pip install -U '{_NEEDED}'.")
+
+from huggingface_hub.dataclasses import strict  # noqa: E402
+from transformers import PreTrainedConfig  # noqa: E402
 
 AUTO_MAP = {
     "AutoConfig": "configuration_audiopg.AudioPGConfig",
@@ -12,10 +23,23 @@ AUTO_MAP = {
     "AutoModelForPreTraining": "modeling_audiopg.AudioPGForPreTraining",
     "AutoModelForAudioClassification": "modeling_audiopg.AudioPGForAudioClassification",
 }
-"""What `config.auto_map` must hold before a checkpoint is saved, for every Auto class to find its class in the folder.
+"""The `auto_map` of every configuration, for every Auto class to find its class in whatever folder is saved.
 
 `save_pretrained` alone would note only the class that is being saved. The feature extractor is absent on purpose:
 `AutoFeatureExtractor` reads its class from `preprocessor_config.json`, which has an `auto_map` of its own.
+"""
+
+CUSTOM_PIPELINES = {
+    "audio-feature-extraction": {
+        "impl": "pipeline_audiopg.AudioPGFeatureExtractionPipeline",
+        "pt": ["AutoModel"],
+        "type": "audio",
+    }
+}
+"""The `custom_pipelines` of every saved configuration, for `pipeline` to find its class in the folder.
+
+It is not in the memory of a process that has the package: there the pipeline is registered, and `pipeline` would still
+ask for `trust_remote_code`.
 """
 
 SIZES: dict[str, dict[str, int]] = {
@@ -146,8 +170,28 @@ class AudioPGConfig(PreTrainedConfig):
             value = getattr(self, name)
             if not 0 <= value < 1:
                 raise ValueError(f"`{name}` must be at least 0 and below 1, got {value}: write 75 % as 0.75.")
+        if not 0 < self.layer_norm_eps < math.inf:
+            raise ValueError(
+                f"`layer_norm_eps` must be a finite number above 0, got {self.layer_norm_eps}: the usual one is 1e-6."
+            )
+        if not 0 <= self.initializer_range < math.inf:
+            raise ValueError(
+                f"`initializer_range` must be a finite number, 0 or more, got {self.initializer_range}: the usual one "
+                "is 0.02."
+            )
         check_pooling("classifier_pooling", self.classifier_pooling)
-        super().__post_init__(**kwargs)
+        # Older transformers wrote "repository--file.Class"; the files lie beside every configuration that is saved.
+        given = {auto: path for auto, path in (kwargs.pop("auto_map", None) or {}).items() if "--" not in path}
+        pipelines = kwargs.pop("custom_pipelines", None) or {}
+        if not __name__.startswith("transformers_modules."):
+            pipelines = {task: info for task, info in pipelines.items() if task not in CUSTOM_PIPELINES}
+        super().__post_init__(**kwargs, auto_map={**AUTO_MAP, **given}, custom_pipelines=pipelines)
+
+    def to_dict(self) -> dict[str, Any]:
+        """What `config.json` holds: the fields, and what a process without the package needs to go on from there."""
+        values = super().to_dict()
+        values["custom_pipelines"] = deepcopy(CUSTOM_PIPELINES) | values.get("custom_pipelines", {})
+        return values | {"minimum_transformers_version": MINIMUM_TRANSFORMERS}
 
     @property
     def num_mel_patches(self) -> int:
@@ -202,4 +246,15 @@ class AudioPGConfig(PreTrainedConfig):
         return cls(**{**SIZES[size], **overrides})
 
 
-__all__ = ["AUTO_MAP", "POOLINGS", "SIZES", "AudioPGConfig", "check_pooling"]
+# Every save of a configuration copies this file; the models and the feature extractor do the same.
+AudioPGConfig.register_for_auto_class()
+
+__all__ = [
+    "AUTO_MAP",
+    "CUSTOM_PIPELINES",
+    "MINIMUM_TRANSFORMERS",
+    "POOLINGS",
+    "SIZES",
+    "AudioPGConfig",
+    "check_pooling",
+]

@@ -55,7 +55,8 @@ def classification_loss(logits: Tensor, labels: Tensor, problem_type: str | None
     | multi_label_classification | zeros and ones `(batch, num_labels)` | binary cross-entropy |
     | regression, or None with one label | numbers `(batch,)` or `(batch, num_labels)` | mean squared error |
 
-    Unlike transformers' own loss, float labels do not turn a model without problem type into a multi-label one.
+    Unlike transformers' own loss, float labels do not turn a model without problem type into a multi-label one: rows
+    that are no probabilities, as several labels at once, are refused.
 
     Args:
         logits: Shape `(batch, num_labels)`.
@@ -88,7 +89,7 @@ def classification_loss(logits: Tensor, labels: Tensor, problem_type: str | None
             f"{problem_type!r}: set `config.problem_type` to one of them."
         )
     if labels.is_floating_point():
-        return nn.functional.cross_entropy(logits, _same_shape(labels, logits).float())
+        return nn.functional.cross_entropy(logits, _probabilities(_same_shape(labels, logits).float()))
     if labels.ndim != 1:
         raise ValueError(
             "Whole-number labels must have shape (batch,) for single-label classification, got "
@@ -96,6 +97,20 @@ def classification_loss(logits: Tensor, labels: Tensor, problem_type: str | None
             'for several labels per clip set `config.problem_type = "multi_label_classification"`.'
         )
     return nn.functional.cross_entropy(logits, labels)
+
+
+def _probabilities(labels: Tensor) -> Tensor:
+    if torch.compiler.is_compiling():  # values cannot be looked at there
+        return labels
+    wrong = ~(((labels.sum(dim=-1) - 1).abs() < 0.01) & (labels >= 0).all(dim=-1))  # the margin is for bfloat16
+    if wrong.any():
+        row = int(wrong.nonzero()[0, 0])
+        raise ValueError(
+            "Float labels of single-label classification must be probabilities that sum to 1, got a sum of "
+            f"{labels[row].sum().item():g} in row {row}: for several labels per clip, or none, set "
+            '`config.problem_type = "multi_label_classification"`.'
+        )
+    return labels
 
 
 def _same_shape(labels: Tensor, logits: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ A patch is valid when any of its frames is real. Only valid patches are ever see
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -29,7 +29,7 @@ from transformers.masking_utils import create_bidirectional_mask
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import SequenceClassifierOutput
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
-from transformers.utils import ModelOutput
+from transformers.utils import ModelOutput, logging
 from transformers.utils.generic import can_return_tuple
 from transformers.utils.output_capturing import capture_outputs
 
@@ -43,7 +43,19 @@ from .embedding_audiopg import (
 )
 from .feature_extraction_audiopg import ArrayLike, AudioPGFeatureExtractor
 from .losses_audiopg import classification_loss, reconstruction_loss
-from .patches_audiopg import invert_permutation, patchify, random_masking, sincos_positions, valid_patches
+from .patches_audiopg import (
+    content_noise,
+    invert_permutation,
+    patchify,
+    random_masking,
+    sincos_positions,
+    valid_patches,
+)
+
+if TYPE_CHECKING:  # transformers follows such a line when it saves a model: so the pipeline travels with every one
+    from .pipeline_audiopg import AudioPGFeatureExtractionPipeline  # noqa: F401
+
+logger = logging.get_logger(__name__)
 
 
 @dataclass
@@ -348,6 +360,10 @@ class AudioPGPreTrainedModel(PreTrainedModel):
             init.normal_(module.mask_token, std=self.config.initializer_range)
 
 
+_DECODER = r"^decoder\."
+"""Weights that the encoder and the classifier leave behind when they load a pre-training checkpoint."""
+
+
 class AudioPGModel(AudioPGPreTrainedModel):
     """The AudioPG encoder: spectrograms in, one token per visible patch and a clip embedding out.
 
@@ -360,6 +376,8 @@ class AudioPGModel(AudioPGPreTrainedModel):
         >>> output.last_hidden_state.shape, output.pooler_output.shape
         (torch.Size([2, 33, 192]), torch.Size([2, 192]))
     """
+
+    _keys_to_ignore_on_load_unexpected = [_DECODER]  # noqa: RUF012
 
     def __init__(self, config: AudioPGConfig) -> None:
         super().__init__(config)
@@ -398,16 +416,17 @@ class AudioPGModel(AudioPGPreTrainedModel):
             noise: One number per patch, shape `(batch, patches)`. If given, the encoder sees only the patches with
                 the smallest noise, `1 - config.mask_ratio` of them; if not, it sees all, in training too.
             output_hidden_states: Whether to return the tokens before and after each block.
-            output_attentions: Whether to return the attention weights; needs `attn_implementation="eager"`.
+            output_attentions: Whether to return the attention weights. Only `attn_implementation="eager"` has them:
+                others warn and return none, as everywhere in transformers.
 
         Returns:
             The tokens, their mean, and which patches were masked.
 
         Raises:
-            ValueError: if a shape does not fit, or attention weights are wanted of an implementation without any.
+            ValueError: if a shape does not fit.
         """
         _check_inputs(self.config, input_values, attention_mask, noise)
-        self._check_attentions(output_attentions)
+        self._warn_of_attentions(output_attentions)
         config = self.config
         columns = config.num_mel_patches
         patches = patchify(input_values, config.patch_size)
@@ -518,12 +537,12 @@ class AudioPGModel(AudioPGPreTrainedModel):
         finally:
             self.train(was_training)
 
-    def _check_attentions(self, output_attentions: bool | None) -> None:
+    def _warn_of_attentions(self, output_attentions: bool | None) -> None:
         wanted = self.config.output_attentions if output_attentions is None else output_attentions
         if wanted and self.config._attn_implementation != "eager":
-            raise ValueError(
-                'Attention weights exist only with attn_implementation="eager", got '
-                f'"{self.config._attn_implementation}": load the model with attn_implementation="eager", or call '
+            logger.warning_once(
+                f'attn_implementation="{self.config._attn_implementation}" computes no attention weights, so none are '
+                'returned: load the model with attn_implementation="eager", or call '
                 'model.set_attn_implementation("eager").'
             )
 
@@ -546,6 +565,8 @@ class AudioPGForPreTraining(AudioPGPreTrainedModel):
         self.audiopg = AudioPGModel(config)
         self.decoder = AudioPGDecoder(config)
         self.post_init()
+        # Taken over from the encoder; here, weights that the decoder has no place for are worth a warning.
+        self._keys_to_ignore_on_load_unexpected = set()
 
     @can_return_tuple
     def forward(
@@ -553,6 +574,7 @@ class AudioPGForPreTraining(AudioPGPreTrainedModel):
         input_values: Tensor,
         attention_mask: Tensor | None = None,
         noise: Tensor | None = None,
+        return_loss: bool = True,
         **kwargs: Any,
     ) -> AudioPGForPreTrainingOutput:
         """Hide patches, redraw them, and compare.
@@ -561,7 +583,10 @@ class AudioPGForPreTraining(AudioPGPreTrainedModel):
             input_values: As for `AudioPGModel`.
             attention_mask: As for `AudioPGModel`.
             noise: One number per patch, shape `(batch, patches)`: the smallest stay visible. If not given, it is drawn
-                while training; in evaluation nothing is masked, and the logits show how visible patches are redrawn.
+                while training; in evaluation it is `content_noise`, so that a clip has the same mask in every
+                evaluation, whatever is in its batch, and losses compare.
+            return_loss: If False, and without `noise`, nothing is masked in evaluation, and the logits show how
+                visible patches are redrawn. `Trainer` evaluates models that have this argument.
             kwargs: `output_hidden_states` and `output_attentions`, as for `AudioPGModel`.
 
         Returns:
@@ -571,10 +596,9 @@ class AudioPGForPreTraining(AudioPGPreTrainedModel):
             ValueError: as `AudioPGModel`.
         """
         config = self.config
-        if noise is None and self.training:
+        if noise is None and (self.training or return_loss):
             _check_inputs(config, input_values, attention_mask, noise)
-            num_patches = input_values.shape[1] * input_values.shape[2] // config.patch_size**2
-            noise = torch.rand(input_values.shape[0], num_patches, device=input_values.device)
+            noise = self._draw_noise(input_values, attention_mask)
         encoded = self.audiopg(input_values, attention_mask, noise, return_dict=True, **kwargs)
         columns = config.num_mel_patches
         valid = None if attention_mask is None else valid_patches(attention_mask, config.patch_size, columns)
@@ -592,6 +616,12 @@ class AudioPGForPreTraining(AudioPGPreTrainedModel):
             attentions=encoded.attentions,
         )
 
+    def _draw_noise(self, input_values: Tensor, attention_mask: Tensor | None) -> Tensor:
+        num_patches = input_values.shape[1] * input_values.shape[2] // self.config.patch_size**2
+        if self.training:
+            return torch.rand(input_values.shape[0], num_patches, device=input_values.device)
+        return content_noise(input_values, attention_mask, num_patches)
+
 
 class AudioPGForAudioClassification(AudioPGPreTrainedModel):
     """The encoder with a linear classifier on the mean of the patch tokens (AudioPG, section 4).
@@ -606,6 +636,8 @@ class AudioPGForAudioClassification(AudioPGPreTrainedModel):
         >>> model(torch.randn(2, 64, 128), labels=torch.tensor([7, 49])).logits.shape
         torch.Size([2, 50])
     """
+
+    _keys_to_ignore_on_load_unexpected = [_DECODER]  # noqa: RUF012
 
     def __init__(self, config: AudioPGConfig) -> None:
         super().__init__(config)
@@ -661,6 +693,11 @@ class AudioPGForAudioClassification(AudioPGPreTrainedModel):
         valid = None if attention_mask is None else valid_patches(attention_mask, self.config.patch_size, columns=1)
         return _masked_mean(rows, valid).to(self.classifier.weight.dtype)
 
+
+# Every save of a model, also one that is part of another, copies this file and what it imports.
+AudioPGModel.register_for_auto_class("AutoModel")
+AudioPGForPreTraining.register_for_auto_class("AutoModelForPreTraining")
+AudioPGForAudioClassification.register_for_auto_class("AutoModelForAudioClassification")
 
 __all__ = [
     "AudioPGForAudioClassification",

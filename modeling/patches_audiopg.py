@@ -209,7 +209,47 @@ def random_masking(
     return ids_shuffle[:, :num_slots], slot_valid, mask, ids_restore
 
 
+def content_noise(input_values: Tensor, attention_mask: Tensor | None, num_patches: int) -> Tensor:
+    """Noise for `random_masking` that is a function of each clip alone: for losses that are to be compared.
+
+    Neither the batch nor its padding changes it, nor does the order of a data set or the number of processes.
+
+    Args:
+        input_values: Shape `(batch, frames, mel bins)`.
+        attention_mask: 1 at real frames, 0 at padding, shape `(batch, frames)`; None when all are real.
+        num_patches: How many numbers for each clip. Fewer are the beginning of more.
+
+    Returns:
+        Uniform in [0, 1), float32, shape `(batch, num_patches)`.
+
+    Example:
+        >>> clips = torch.randn(2, 32, 16)
+        >>> torch.equal(content_noise(clips, None, 2)[1:], content_noise(clips[1:], None, 3)[:, :2])
+        True
+    """
+    bits = input_values.detach().float().contiguous().view(torch.int32).long()
+    if attention_mask is not None:
+        bits = bits * attention_mask.long()[..., None]
+    frames, mel_bins = bits.shape[1:]
+    places = torch.arange(frames, device=bits.device)[:, None] * 2**16 + torch.arange(mel_bins, device=bits.device)
+    keys = (bits * _mix(places)).sum(dim=(1, 2))  # modulo 2 ** 64, so the order of the sum does not matter
+    words = _mix(keys[:, None] + _mix(torch.arange(1, num_patches + 1, device=bits.device)))
+    return ((words >> 40) & (2**24 - 1)).float() * 2.0**-24
+
+
+def _mix(words: Tensor) -> Tensor:
+    """The finaliser of SplitMix64 (Steele, Lea & Flood 2014): every bit of a word moves every bit of the result."""
+    for shift, multiplier in ((30, -0x40A7B892E31B1A47), (27, -0x6B2FB644ECCEEE15)):
+        words = (words ^ _shifted(words, shift)) * multiplier
+    return words ^ _shifted(words, 31)
+
+
+def _shifted(words: Tensor, shift: int) -> Tensor:
+    return (words >> shift) & ((1 << (64 - shift)) - 1)  # torch's own shift copies the sign
+
+
 __all__ = [
+    "content_noise",
     "invert_permutation",
     "num_visible_patches",
     "patchify",

@@ -1,4 +1,6 @@
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -90,4 +92,19 @@ def test_configuration_imports_no_torch():
     tree = ast.parse(Path(configuration_audiopg.__file__).read_text(encoding="utf-8"))
     imported = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
     imported |= {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
-    assert imported == {"dataclasses", "typing", "huggingface_hub.dataclasses", "transformers"}
+    libraries = {name for name in imported if name.split(".")[0] not in sys.stdlib_module_names}
+    assert libraries == {"huggingface_hub.dataclasses", "transformers", "transformers.utils.versions"}
+
+
+def test_an_older_transformers_is_refused_with_the_remedy():
+    code = (
+        "import importlib.metadata as metadata, runpy, sys\n"
+        "found = metadata.version\n"
+        "metadata.version = lambda name: '4.57.1' if name == 'transformers' else found(name)\n"
+        "runpy.run_path(sys.argv[1])\n"
+    )
+    command = [sys.executable, "-c", code, configuration_audiopg.__file__]
+    message = subprocess.run(command, capture_output=True, text=True, timeout=60).stderr.splitlines()[-2:]
+    assert "transformers>=5.17 is required" in message[0]
+    assert "found transformers==4.57.1" in message[0]
+    assert "pip install -U" in message[1]

@@ -60,3 +60,18 @@ def test_single_output_is_a_regression():
 def test_labels_that_do_not_fit_are_refused(labels, problem_type, message):
     with pytest.raises(ValueError, match=message):
         classification_loss(torch.zeros(2, 3), labels, problem_type)
+
+
+@pytest.mark.parametrize("problem_type", [None, "single_label_classification"])
+@pytest.mark.parametrize("row", [[1.0, 1.0, 0.0], [0.0, 0.0, 0.0], [2.0, -1.0, 0.0], [math.nan, 1.0, 0.0]])
+def test_several_labels_a_clip_are_refused_unless_the_model_is_told_so(row, problem_type):
+    logits, labels = torch.zeros(2, 3), torch.tensor([[1.0, 0.0, 0.0], row])
+    with pytest.raises(ValueError, match=r"in row 1: .*multi_label_classification"):
+        classification_loss(logits, labels, problem_type)
+    if not math.isnan(row[0]):
+        assert torch.isfinite(classification_loss(logits, labels, "multi_label_classification"))
+
+
+def test_rounded_probabilities_are_probabilities():
+    labels = torch.full((1, 7), 1 / 7).bfloat16()
+    assert torch.isfinite(classification_loss(torch.zeros(1, 7), labels))

@@ -22,6 +22,7 @@ from transformers import PreTrainedModel
 
 from audiopg.data_scripts.synthesis import Preset
 from audiopg.model_cards import TEMPLATES
+from audiopg.modeling.configuration_audiopg import MINIMUM_TRANSFORMERS
 from audiopg.modeling.feature_extraction_audiopg import AudioPGFeatureExtractor
 from audiopg.training.evaluation.results import FROZEN, PRETRAINED, format_results, row_of
 from audiopg.training.objectives.evidence import run_saw_real_data, saw_real_data
@@ -64,7 +65,7 @@ def _encoder_card(
     card_data = ModelCardData(
         license=license_name,
         library_name="transformers",
-        pipeline_tag="feature-extraction",
+        pipeline_tag="audio-feature-extraction",  # of the pipeline in the folder; "feature-extraction" takes text
         tags=[
             *("audio", "audiopg", "masked-autoencoder", "self-supervised"),
             *tags,
@@ -77,6 +78,7 @@ def _encoder_card(
     values |= {"name": name, "config": model.config, "saw_real_data": saw, "license": license_name}
     values["has_decoder"] = encoder is not model
     values |= {"extractor": feature_extractor, "statistics": feature_extractor.statistics}
+    values["minimum_transformers"] = MINIMUM_TRANSFORMERS
     values["parameters"] = {"encoder": millions_of_parameters(encoder), "total": millions_of_parameters(model)}
     return ModelCard(_text(template, card_data, values))
 
@@ -220,6 +222,7 @@ def finetuned_card(
         eval_results=[_eval_result(results, PRETRAINED)],
     )
     values = {"name": name, "results": results, "metric": metric, "cost": row, "ours": ours}
+    values["minimum_transformers"] = MINIMUM_TRANSFORMERS
     return ModelCard(_text("finetuned", card_data, values | {"sampling_rate": sampling_rate}))
 
 

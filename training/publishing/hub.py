@@ -1,13 +1,24 @@
 """Folders that the Hub takes as they are, and the way there."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 from huggingface_hub import HfApi, ModelCard
 from transformers import PreTrainedModel
 
-from audiopg.modeling.configuration_audiopg import AUTO_MAP
 from audiopg.modeling.modeling_audiopg import AudioPGPreTrainedModel
+from audiopg.training.runs.files import write_atomically
+
+SENTENCE_TRANSFORMERS = {
+    "modules.json": [{"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"}],
+    "sentence_bert_config.json": {
+        "transformer_task": "feature-extraction",
+        "modality_config": {"audio": {"method": "forward", "method_output_name": "pooler_output"}},
+        "module_output_name": "sentence_embedding",
+    },
+}
+"""What `SentenceTransformer(folder)` reads; without it, it takes the mean over class token and padding as well."""
 
 
 def is_ours(model: PreTrainedModel) -> bool:
@@ -26,15 +37,11 @@ def write_hub_folder(
         folder: Created if missing.
         card: Written as README.md.
     """
-    if is_ours(model):
-        auto_class = next(name for name, path in AUTO_MAP.items() if path.endswith(f".{type(model).__name__}"))
-        type(model).register_for_auto_class(auto_class)
-        type(model.config).register_for_auto_class("AutoConfig")
-        type(feature_extractor).register_for_auto_class("AutoFeatureExtractor")
-        # save_pretrained would name the class that it saves and no other: AutoModel could not load the folder.
-        model.config.auto_map = dict(AUTO_MAP)
     model.save_pretrained(folder)
     feature_extractor.save_pretrained(folder)
+    if is_ours(model):
+        for name, content in SENTENCE_TRANSFORMERS.items():
+            write_atomically(folder / name, json.dumps(content, indent=2) + "\n")
     if card is not None:
         card.save(folder / "README.md")
 
