@@ -9,15 +9,10 @@ from pathlib import Path
 
 from datasets import Dataset
 
-from audiopg.data_scripts.labelled_audio import (
-    Part,
-    find_audio,
-    identify,
-    labelled_dataset,
-    read_table,
-    some,
-)
-from audiopg.data_scripts.recorded_files import recordings_below
+from audiopg.data_scripts.cells import Part
+from audiopg.data_scripts.labelled_audio import find_audio, identify, labelled_dataset, some
+from audiopg.data_scripts.recorded_files import recordings_by_class, warn_of_passed_over
+from audiopg.data_scripts.tables import read_table
 
 OFFICIAL_SIZES: dict[str, tuple[int, Mapping[Part, int]]] = {
     "ESC-50": (50, dict.fromkeys(range(1, 6), 400)),
@@ -67,10 +62,10 @@ def load_esc50(folder: str | Path, *, only_esc10: bool = False) -> Dataset:
     folder = Path(folder)
     columns = ("filename", "fold", "target", "category", "src_file", *(("esc10",) if only_esc10 else ()))
     rows = read_table(
-        folder / "meta" / "esc50.csv", columns, "a folder in the layout of ESC-50 holds meta/esc50.csv and audio/"
+        _table(folder, "meta/esc50.csv"), columns, "a folder in the layout of ESC-50 holds meta/esc50.csv and audio/"
     )
     if only_esc10:
-        rows = [row for row in rows if row["esc10"] == "True"]
+        rows = [row for row in rows if row["esc10"].lower() == "true"]
     names = _class_names((row["target"], row["category"]) for row in rows)
     position = {target: label for label, target in enumerate(names)}
     folds = [int(row["fold"]) for row in rows]
@@ -102,17 +97,18 @@ def load_urbansound8k(folder: str | Path) -> Dataset:
     """
     folder = Path(folder)
     rows = read_table(
-        folder / "metadata" / "UrbanSound8K.csv",
+        _table(folder, "metadata/UrbanSound8K.csv"),
         ("slice_file_name", "fsID", "fold", "classID", "class"),
         "a folder in the layout of UrbanSound8K holds metadata/UrbanSound8K.csv and audio/fold1 to audio/fold10",
     )
     names = _class_names((row["classID"], row["class"]) for row in rows)
     position = {target: label for label, target in enumerate(names)}
     folds = [int(row["fold"]) for row in rows]
+    audio = folder / "audio" if (folder / "audio").is_dir() else folder  # as some mirrors unpack
     return labelled_dataset(
         identify("UrbanSound8K", len(names), folds, OFFICIAL_SIZES),
         list(names.values()),
-        audio=find_audio(folder / "audio", [f"fold{row['fold']}/{row['slice_file_name']}" for row in rows]),
+        audio=find_audio(audio, [f"fold{row['fold']}/{row['slice_file_name']}" for row in rows]),
         labels=[position[int(row["classID"])] for row in rows],
         parts=folds,
         sources=[row["fsID"] for row in rows],
@@ -146,8 +142,10 @@ def load_speech_commands(folder: str | Path) -> Dataset:
     for names in listed.values():
         find_audio(folder, names)  # for its complaint: what the lists name must be there
     split_of = {str(Path(name).with_suffix("")): split for split, names in listed.items() for name in names}
-    words = sorted(path.name for path in folder.iterdir() if path.is_dir() and path.name[0] not in "_.")
-    utterances = [(label, path) for label, word in enumerate(words) for path in recordings_below(folder / word)]
+    by_word, passed_over = recordings_by_class(folder)
+    warn_of_passed_over(folder, passed_over)
+    words = list(by_word)
+    utterances = [(label, path) for label, paths in enumerate(by_word.values()) for path in paths]
     splits = [split_of.get(f"{path.parent.name}/{path.stem}", "train") for _, path in utterances]
     return labelled_dataset(
         identify("Speech Commands V2", len(words), splits, OFFICIAL_SIZES),
@@ -211,6 +209,8 @@ BENCHMARKS: dict[str, Callable[[str | Path], Dataset]] = {
 _LANDMARKS = {
     "meta/esc50.csv": "esc50",
     "metadata/UrbanSound8K.csv": "urbansound8k",
+    "esc50.csv": "esc50",
+    "UrbanSound8K.csv": "urbansound8k",
     "testing_list.txt": "speech_commands",
     "FSD50K.ground_truth": "fsd50k",
 }
@@ -253,6 +253,12 @@ def load_benchmark(name: str, folder: str | Path) -> Dataset:
         *names, last = BENCHMARKS
         raise ValueError(f"`name` is auto, {', '.join(names)} or {last}, and got {name!r}.")
     return BENCHMARKS[name](folder)
+
+
+def _table(folder: Path, name: str) -> Path:
+    """Where a table lies: as published, or at the top, where mirrors put it."""
+    at_the_top = folder / Path(name).name
+    return at_the_top if at_the_top.is_file() and not (folder / name).is_file() else folder / name
 
 
 def _class_names(pairs: Iterable[tuple[str, str]]) -> dict[int, str]:

@@ -8,25 +8,23 @@
 | `source` | the recording, or the speaker, that the clip comes from |
 """
 
-import csv
+import hashlib
 import logging
+import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from datasets import ClassLabel, Dataset, DatasetInfo, Features, List, Value
 
+from audiopg.data_scripts.cells import Part
 from audiopg.data_scripts.recorded_files import AUDIO_SUFFIXES
 
 logger = logging.getLogger(__name__)
 
-SPLITS = ("train", "validation", "test")
-
 MOST_LISTED = 10
-
-Part = int | str
-"""A fold's number or a split's name."""
 
 
 def labelled_dataset(
@@ -38,6 +36,7 @@ def labelled_dataset(
     parts: Sequence[Part],
     sources: Sequence[str],
     multi_label: bool = False,
+    notes: Sequence[str] = (),
 ) -> Dataset:
     """Put columns together after checking that nothing of one part can be known from another.
 
@@ -49,13 +48,15 @@ def labelled_dataset(
         parts: A fold (whole number) or a split (one of `SPLITS`) per clip.
         sources: What each clip was cut from.
         multi_label: Whether a clip may have several labels.
+        notes: What results on it must say, as clauses: that folds were drawn, that clips were left out. They become
+            `info.description`.
 
     Returns:
         The data set, in the order given.
 
     Raises:
-        ValueError: if there are no clips, a clip is there twice, has no label, or clips of one source lie in several
-            parts.
+        ValueError: if there are no clips, a clip is there twice, has no label or a name that is not Unicode, or clips
+            of one source lie in several parts.
 
     Example:
         >>> dataset = labelled_dataset(
@@ -66,7 +67,8 @@ def labelled_dataset(
     """
     if not audio:
         raise ValueError(f"{name} holds no clips. Check the folder and its table.")
-    _check_listed_once([item if isinstance(item, str) else item.get("path") for item in audio])
+    _check_names_are_unicode([*class_names, *(_name(item) for item in audio)])
+    _check_listed_once(audio)
     check_sources_stay_in_a_part(sources, parts)
     if multi_label and not all(labels):
         raise ValueError(f"Every clip of {name} has a label, and {sum(not item for item in labels)} have none.")
@@ -88,7 +90,14 @@ def labelled_dataset(
         part_column: list(parts),
         "source": list(sources),
     }
-    return Dataset.from_dict(columns, info=DatasetInfo(features=features, dataset_name=name))
+    return Dataset.from_dict(
+        columns, info=DatasetInfo(features=features, dataset_name=name, description="; ".join(notes))
+    )
+
+
+def notes_of(dataset: Dataset) -> str:
+    """What results on a labelled data set must say of it: what was drawn or left out; nothing if all is as given."""
+    return dataset.info.description or ""
 
 
 def is_multi_label(dataset: Dataset) -> bool:
@@ -140,40 +149,13 @@ def identify(
     return f"part of {name}"
 
 
-def read_table(path: Path, columns: Sequence[str], layout: str) -> list[dict[str, str]]:
-    """Rows of a CSV file with a header.
-
-    Args:
-        path: The file.
-        columns: Those that it must have.
-        layout: What a folder of this layout holds, as a clause for the error.
-
-    Returns:
-        One mapping from column to text per row.
-
-    Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: if there are no rows, or a column is missing.
-    """
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"{path} is missing: {layout}. Give the folder that was unpacked from the official archive."
-        )
-    with path.open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
-    missing = [column for column in columns if not rows or column not in rows[0]]
-    if missing:
-        raise ValueError(
-            f"{path} must have rows with the columns {tuple(columns)}, and lacks {missing}. Use the official file."
-        )
-    return rows
-
-
 def find_audio(folder: Path, filenames: Sequence[str]) -> list[str]:
-    """Paths of named files, found by their stem: a copy in another format is as good as the one that is named.
+    """Paths of named files: as they are named, or by their stem, as a copy in another format is as good.
+
+    Separators of Windows, and letters that another system composes otherwise, are no difference.
 
     Args:
-        folder: Where the names start from; they may enter sub-folders.
+        folder: Where the names start from; they may enter sub-folders, or be whole paths.
         filenames: One name per clip.
 
     Returns:
@@ -182,19 +164,62 @@ def find_audio(folder: Path, filenames: Sequence[str]) -> list[str]:
     Raises:
         FileNotFoundError: if any is missing, with a list.
     """
-    found: dict[str, str] = {}
-    for inside in sorted({(folder / name).parent for name in filenames}):
-        for path in inside.glob("*"):
-            if path.suffix.lower() in AUDIO_SUFFIXES:
-                found[str(path.with_suffix(""))] = str(path)
-    paths = [found.get(str((folder / name).with_suffix(""))) for name in filenames]
+    folders: dict[Path, _Folder] = {}
+
+    def find(name: str) -> str | None:
+        for way in dict.fromkeys((name, name.replace("\\", "/"))):
+            path = folder / way
+            if path.parent not in folders:
+                folders[path.parent] = _Folder(_existing(path.parent))
+            if found := folders[path.parent].find(path.name):
+                return found
+        return None
+
+    paths = [find(name) for name in filenames]
     missing = [name for name, path in zip(filenames, paths, strict=True) if path is None]
     if missing:
         raise FileNotFoundError(
             f"{len(missing)} of {len(filenames)} clips are not in {folder}, with none of {AUDIO_SUFFIXES}: "
-            f"{some(missing)}. Fetch the data set again: results on a part of it would pass for results on all of it."
+            f"{some(missing)}. Fetch them again, or leave their rows out: results on a part of a data set must not "
+            "pass for results on all of it."
         )
     return [path for path in paths if path is not None]
+
+
+class _Folder:
+    """The files of a folder by their composed names, and the recordings among them by their stems."""
+
+    def __init__(self, folder: Path | None) -> None:
+        self.files = {_composed(path.name): path for path in sorted(folder.iterdir())} if folder else {}
+
+    @cached_property
+    def recordings(self) -> dict[str, Path]:
+        return {_composed(p.stem): p for p in reversed(self.files.values()) if p.suffix.lower() in AUDIO_SUFFIXES}
+
+    def find(self, name: str) -> str | None:
+        name = _composed(name)
+        stem, _, suffix = name.rpartition(".")
+        exact = self.files.get(name)
+        if exact is not None and exact.suffix.lower() in AUDIO_SUFFIXES:
+            return str(exact)
+        named = self.recordings.get(name)  # without a suffix, as some tables have it
+        if named is None and suffix and not suffix.isdigit():
+            named = self.recordings.get(stem)
+        found = named or exact
+        return str(found) if found else None
+
+
+def _composed(name: str) -> str:
+    return unicodedata.normalize("NFC", name)
+
+
+def _existing(folder: Path) -> Path | None:
+    """A folder, be its name composed otherwise; None if there is none."""
+    if folder.is_dir():
+        return folder
+    if folder.parent == folder or (parent := _existing(folder.parent)) is None:
+        return None
+    return next((p for p in parent.iterdir() if p.is_dir() and _composed(p.name) == _composed(folder.name)), None)
 
 
 def check_sources_stay_in_a_part(sources: Sequence[str], parts: Sequence[Part]) -> None:
@@ -225,7 +250,43 @@ def some(items: Sequence[str]) -> str:
     return listed if len(items) <= MOST_LISTED else f"{listed} and {len(items) - MOST_LISTED} more"
 
 
-def _check_listed_once(names: Sequence[str | None]) -> None:
-    twice = [name for name, count in Counter(names).items() if name and count > 1]
+def content_of(audio: Any) -> str:
+    """What tells one clip from another: its path, or a digest of its bytes where a data set holds them.
+
+    Example:
+        >>> content_of("a.wav"), content_of({"bytes": b"x", "path": "a.wav"})[:8]
+        ('a.wav', '2d711642')
+    """
+    if isinstance(audio, str):
+        return audio
+    content = audio["bytes"]
+    return str(audio["path"]) if content is None else hashlib.sha256(content).hexdigest()
+
+
+def _name(audio: Any) -> str:
+    return audio if isinstance(audio, str) else str(audio.get("path"))
+
+
+def _check_names_are_unicode(names: Sequence[str]) -> None:
+    wrong = [ascii(name) for name in dict.fromkeys(names) if not _is_unicode(name)]
+    if wrong:
+        raise ValueError(
+            f"Names of labelled files and classes are UTF-8, and {len(wrong)} are not: {some(wrong)}. Rename them, "
+            "for instance with convmv."
+        )
+
+
+def _is_unicode(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _check_listed_once(audio: Sequence[Any]) -> None:
+    """Names in an encoded data set have lost their folders: such clips are the same where the bytes are, too."""
+    clips = Counter((_name(item), content_of(item)) for item in audio if isinstance(item, str) or item["path"])
+    twice = [name for (name, _), count in clips.items() if count > 1]
     if twice:
         raise ValueError(f"Each clip is listed once, and {some(twice)} is listed again. Remove the second row.")

@@ -22,7 +22,7 @@ from audiopg.training.evaluation.probes import PROBES, probe_encoder
 from audiopg.training.evaluation.results import format_results
 from audiopg.training.features.batches import Batches
 from audiopg.training.features.labelled import DataOptions, add_data_options
-from audiopg.training.runs.provenance import environment
+from audiopg.training.runs.provenance import environment, public_name
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser.exit(2, f"{parser.prog}: {error}\n")
     sys.stdout.write(format_results(report) + "\n")
     if options.output is not None:
-        report = {"checkpoint": str(options.checkpoint), **report, **environment()}
+        report = {"checkpoint": public_name(options.checkpoint), **report, **environment()}
         options.output.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
 
 

@@ -138,12 +138,15 @@ def describe_protocol(cache: FeatureCache) -> str:
     """The protocol of a data set in a few words.
 
     Returns:
-        For instance "5 folds, each tested once by a model of the others".
+        For instance "5 folds, each tested once by a model of the others", and the data set's notes: whoever reads a
+        score must see that folds were drawn.
     """
     counts = Counter(cache.parts)
     if all(isinstance(part, int) for part in counts):
-        return f"{len(counts)} folds, each tested once by a model trained on the others"
-    return f"trained on {counts['train']} clips, tested once on {counts['test']}"
+        protocol = f"{len(counts)} folds, each tested once by a model trained on the others"
+    else:
+        protocol = f"trained on {counts['train']} clips, tested once on {counts['test']}"
+    return "; ".join([protocol, *([cache.notes] if cache.notes else [])])
 
 
 def _strata(cache: FeatureCache) -> np.ndarray:

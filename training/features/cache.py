@@ -123,6 +123,7 @@ class FeatureCache:
         lengths: Frames of each clip, int64, shape `(clips,)`.
         labels: Class of each clip, int64, shape `(clips,)`; or zeros and ones, float32, shape `(clips, classes)`.
         digest: Of the front end and the content, as in the file's name.
+        notes: What results must say of the data: folds that were drawn, clips that were left out.
     """
 
     dataset_name: str
@@ -135,6 +136,7 @@ class FeatureCache:
     lengths: Tensor
     labels: Tensor
     digest: str
+    notes: str = ""
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -243,7 +245,8 @@ def cached_features(
 def content_digest(dataset: "Dataset", front_end: FrontEnd) -> str:
     """16 hexadecimal digits that change when a label, a fold, a file's size or time, or the front end does."""
     digest = hashlib.sha256(json.dumps(front_end.settings, sort_keys=True).encode())
-    digest.update(json.dumps([dataset.info.dataset_name, str(dataset.features)]).encode())
+    notes = [dataset.info.description] if dataset.info.description else []
+    digest.update(json.dumps([dataset.info.dataset_name, str(dataset.features), *notes]).encode())
     for row in dataset:
         columns: dict[str, Any] = dict(row)
         audio = columns.pop("audio")
@@ -265,7 +268,7 @@ def extract_features(dataset: "Dataset", front_end: FrontEnd, digest: str = "") 
     Raises:
         AudioFileError: if any recording cannot be used; all such are listed.
     """
-    from audiopg.data_scripts.labelled_audio import class_names_of, is_multi_label, parts_of
+    from audiopg.data_scripts.labelled_audio import class_names_of, is_multi_label, notes_of, parts_of
     from audiopg.modeling.audio_audiopg import AudioFileError, read_audio
 
     def attempt(audio: Any) -> Tensor | AudioFileError:
@@ -297,12 +300,15 @@ def extract_features(dataset: "Dataset", front_end: FrontEnd, digest: str = "") 
         if is_multi_label(dataset)
         else torch.tensor(dataset["label"][:]),
         digest=digest,
+        notes=notes_of(dataset),
     )
 
 
 def _identity(audio: Any) -> list[Any]:
     """What tells one content of a file from another without reading it all."""
     if isinstance(audio, str):
+        if not Path(audio).exists():  # a link to nothing: reading says so, with the others that cannot be used
+            return [Path(audio).name]
         status = Path(audio).stat()
         return [Path(audio).name, status.st_size, status.st_mtime_ns]
     content = audio["bytes"]
@@ -318,10 +324,17 @@ def _name(audio: Any) -> str:
 
 
 def _short_names(names: list[str]) -> list[str]:
-    """Paths without the folder that all of them share: a cache goes to other machines."""
-    parents = [str(Path(name).parent) for name in names]
-    shared = os.path.commonpath(parents) if all(Path(name).is_absolute() for name in names) else ""
-    return [os.path.relpath(name, shared) if shared else name for name in names]
+    """Paths without the folder that all of them share, if need be two names long: a cache goes to other machines."""
+    parents = [os.path.dirname(os.path.abspath(name)) for name in names if os.sep in name]
+    shared = os.path.commonpath(parents) if parents else ""
+    tells_of_the_machine = shared == os.path.sep
+
+    def short(name: str) -> str:
+        if os.sep not in name:
+            return name
+        return os.path.join(*Path(name).parts[-2:]) if tells_of_the_machine else os.path.relpath(name, shared)
+
+    return [short(name) for name in names]
 
 
 def _multi_hot(labels: Sequence[Sequence[int]], num_classes: int) -> Tensor:

@@ -42,8 +42,8 @@ class FolderOfFiles:
         self.paths = recordings_below(folder)
         if not self.paths:
             raise ValueError(f"Recordings are files ending in {', '.join(AUDIO_SUFFIXES)}; found none below {folder}.")
-        listing = "\n".join(f"{path.relative_to(folder).as_posix()} {path.stat().st_size}" for path in self.paths)
-        self.digest = hashlib.sha256(listing.encode()).hexdigest()[:16]
+        listing = "\n".join(f"{path.relative_to(folder).as_posix()} {_size(path)}" for path in self.paths)
+        self.digest = hashlib.sha256(os.fsencode(listing)).hexdigest()[:16]  # names need not be UTF-8
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -231,6 +231,11 @@ class Recordings:
             "num_recordings": self.num_files,
             "recordings_digest": self.files.digest,
         }
+
+
+def _size(path: Path) -> int:
+    """Of a file, in bytes; a link to nothing has none, and is found to be unreadable in its turn."""
+    return path.stat().st_size if path.exists() else 0
 
 
 def _open(recipe: RecordingsRecipe) -> FolderOfFiles | SavedDataset | StreamedDataset:
