@@ -11,6 +11,7 @@ And a group of neighbouring mel bands reads only the frequency bins that it cove
 import math
 from collections.abc import Callable
 from functools import lru_cache
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -22,7 +23,8 @@ LOWEST_FREQUENCY_HZ = 20.0
 LOG_FLOOR = torch.finfo(torch.float32).eps
 """Energies below this (1.1920929e-07) are raised to it, so that silence is about -15.94 and never minus infinity."""
 
-WINDOWS = {"hann": torch.hann_window, "hamming": torch.hamming_window}
+WINDOWS = {"hann": 0.5, "hamming": 0.54}
+r"""Windows, and $\alpha$ of each: see `window_values`."""
 
 # About one clip of 10.24 s: 1022 frames of 512 floats are 2 MB. An accelerator wants few and large kernels instead,
 # and a bound on its memory (2 ** 18 frames of 512 floats are 0.5 GB).
@@ -124,6 +126,27 @@ def mel_filter_bank(num_mel_bins: int = 128, sampling_rate: int = 16000) -> Tens
     return torch.nn.functional.pad(triangles, (0, 0, 0, 1))
 
 
+def window_values(window: str, length: int) -> Tensor:
+    r"""A symmetric window, $\alpha - (1 - \alpha) \cos(2 \pi n / (N - 1))$, to the bits of torch's own.
+
+    By arithmetic, because ONNX has no operator for those.
+
+    Args:
+        window: `"hann"` or `"hamming"`.
+        length: Samples $N$.
+
+    Returns:
+        Shape `(length,)`, float32, on the CPU.
+
+    Example:
+        >>> torch.equal(window_values("hamming", 400), torch.hamming_window(400, periodic=False))
+        True
+    """
+    alpha = WINDOWS[window]
+    angles = torch.arange(length, dtype=torch.float32, device="cpu") * (2 * math.pi / (length - 1))
+    return angles.cos() * -(1 - alpha) + alpha
+
+
 def log_mel_spectrogram(
     waveform: Tensor, *, sampling_rate: int = 16000, num_mel_bins: int = 128, window: str = "hann"
 ) -> Tensor:
@@ -156,19 +179,14 @@ def log_mel_spectrogram(
     clips = waveform.reshape(-1, waveform.shape[-1]).to(torch.float32)
     frames = clips.unfold(-1, frame_length(sampling_rate), hop_length(sampling_rate))  # a view: (clips, frames, 400)
     # A cache that is filled while a tracer runs would keep the tracer's stand-ins for tensors.
-    constants: Callable = _constants if torch.compiler.is_compiling() else _cached_constants
-    window_values, mel_groups = constants(window, sampling_rate, num_mel_bins, waveform.device)
-
-    log_mel = clips.new_empty(*frames.shape[:2], num_mel_bins)
-    longest = FRAMES_PER_BLOCK.get(waveform.device.type, FRAMES_PER_BLOCK_ELSEWHERE)
-    clips_per_block = max(1, longest // frames.shape[1])
-    # Blocks of about one length: the product of a few frames that were left over would be rounded in another way.
-    frames_per_block = -(-frames.shape[1] // -(-frames.shape[1] // longest))
+    traced = torch.compiler.is_compiling() or torch.jit.is_tracing()
+    constants: Callable = _constants if traced else _cached_constants
+    recipe = constants(window, sampling_rate, num_mel_bins, waveform.device)
     with torch.autocast(waveform.device.type, enabled=False):
-        for clip in range(0, frames.shape[0], clips_per_block):
-            for frame in range(0, frames.shape[1], frames_per_block):
-                block = (slice(clip, clip + clips_per_block), slice(frame, frame + frames_per_block))
-                log_mel[block] = _log_mel_of_frames(frames[block], window_values, mel_groups)
+        if traced:  # a loop over blocks would write this batch and this length into the graph
+            log_mel = _log_mel_of_frames(frames, recipe)
+        else:
+            log_mel = _log_mel_in_blocks(frames, recipe)
     return log_mel.reshape(*waveform.shape[:-1], *log_mel.shape[1:])
 
 
@@ -176,7 +194,29 @@ MelGroup = tuple[int, int, Tensor]
 """First bin, end of the bins (exclusive), and the weights `(bins, bands)` of a group of neighbouring mel bands."""
 
 
-def _log_mel_of_frames(frames: Tensor, window: Tensor, mel_groups: tuple[MelGroup, ...]) -> Tensor:
+class _Constants(NamedTuple):
+    """What every frame is multiplied with."""
+
+    window: Tensor
+    fft_length: int
+    mel_groups: tuple[MelGroup, ...]
+
+
+def _log_mel_in_blocks(frames: Tensor, constants: _Constants) -> Tensor:
+    """`(clips, frames, samples)` to `(clips, frames, bands)`, block by block."""
+    log_mel = frames.new_empty(*frames.shape[:2], sum(weights.shape[1] for _, _, weights in constants.mel_groups))
+    longest = FRAMES_PER_BLOCK.get(frames.device.type, FRAMES_PER_BLOCK_ELSEWHERE)
+    clips_per_block = max(1, longest // frames.shape[1])
+    # Blocks of about one length: the product of a few frames that were left over would be rounded in another way.
+    frames_per_block = -(-frames.shape[1] // -(-frames.shape[1] // longest))
+    for clip in range(0, frames.shape[0], clips_per_block):
+        for frame in range(0, frames.shape[1], frames_per_block):
+            block = (slice(clip, clip + clips_per_block), slice(frame, frame + frames_per_block))
+            log_mel[block] = _log_mel_of_frames(frames[block], constants)
+    return log_mel
+
+
+def _log_mel_of_frames(frames: Tensor, constants: _Constants) -> Tensor:
     """`(..., frames, samples)` to `(..., frames, bands)`."""
     # The order of operations is Kaldi's on purpose: where a single bin near a zero of the spectrum feeds a band,
     # another order, though equal on paper, moves the logarithm by 1e-3.
@@ -184,25 +224,23 @@ def _log_mel_of_frames(frames: Tensor, window: Tensor, mel_groups: tuple[MelGrou
     delayed = centred * PREEMPHASIS
     centred[..., 1:] -= delayed[..., :-1]
     centred[..., 0] -= delayed[..., 0]
-    spectrum = torch.fft.rfft(centred.mul_(window), n=_power_of_two(frames.shape[-1]))
+    spectrum = torch.fft.rfft(centred.mul_(constants.window), n=constants.fft_length)
     power = spectrum.real.square() + spectrum.imag.square()
-    energies = [power[..., first:end] @ weights for first, end, weights in mel_groups]
+    energies = [power[..., first:end] @ weights for first, end, weights in constants.mel_groups]
     return torch.cat(energies, dim=-1).clamp(min=LOG_FLOOR).log()
 
 
-def _constants(
-    window: str, sampling_rate: int, num_mel_bins: int, device: torch.device
-) -> tuple[Tensor, tuple[MelGroup, ...]]:
+def _constants(window: str, sampling_rate: int, num_mel_bins: int, device: torch.device) -> _Constants:
     """The window's values and the mel bands in groups, each with the range of bins that it reads."""
     with torch.inference_mode(False):  # an inference tensor in the cache could never take part in a backward pass
-        values = WINDOWS[window](frame_length(sampling_rate), periodic=False, dtype=torch.float32, device="cpu")
+        values = window_values(window, frame_length(sampling_rate))
         weights = mel_filter_bank(num_mel_bins, sampling_rate)
         groups = []
         for band in range(0, num_mel_bins, MEL_BANDS_PER_GROUP):
             last_band = min(band + MEL_BANDS_PER_GROUP, num_mel_bins) - 1
             first, end = _bins_between(band, last_band, num_mel_bins, sampling_rate)
             groups.append((first, end, weights[first:end, band : last_band + 1].contiguous().to(device)))
-        return values.to(device), tuple(groups)
+        return _Constants(values.to(device), _fft_length(sampling_rate), tuple(groups))
 
 
 _cached_constants = lru_cache(maxsize=16)(_constants)
@@ -226,12 +264,9 @@ def _mel_axis(num_mel_bins: int, sampling_rate: int) -> tuple[float, float]:
     return lowest, (highest - lowest) / (num_mel_bins + 1)
 
 
-def _power_of_two(length: int) -> int:
-    return 1 << (length - 1).bit_length()
-
-
 def _fft_length(sampling_rate: int) -> int:
-    return _power_of_two(frame_length(sampling_rate))
+    """The power of two that a frame fits in."""
+    return 1 << (frame_length(sampling_rate) - 1).bit_length()
 
 
 def _check(waveform: Tensor, sampling_rate: int, window: str) -> None:

@@ -68,7 +68,7 @@ def test_mel_triangles_are_kaldis():
 @pytest.mark.parametrize("num_mel_bins", [1, 23, 32, 33, 128])
 @pytest.mark.parametrize("sampling_rate", [8000, 16000, 44100])
 def test_groups_of_bands_miss_no_weight(num_mel_bins, sampling_rate):
-    _, groups = spectrogram._constants("hann", sampling_rate, num_mel_bins, torch.device("cpu"))
+    groups = spectrogram._constants("hann", sampling_rate, num_mel_bins, torch.device("cpu")).mel_groups
     assembled = torch.zeros_like(mel_filter_bank(num_mel_bins, sampling_rate))
     band = 0
     for first, end, weights in groups:
@@ -153,6 +153,13 @@ def test_it_compiles_without_a_graph_break():
     waveform = noise(8000).reshape(2, 4000)
     compiled = torch.compile(log_mel_spectrogram, backend="eager", fullgraph=True)
     assert torch.equal(compiled(waveform), log_mel_spectrogram(waveform))
+
+
+@pytest.mark.parametrize("window", ["hann", "hamming"])
+@pytest.mark.parametrize("length", [200, 400, 551, 1102])
+def test_windows_have_the_bits_of_torch_s_own(window, length):
+    theirs = getattr(torch, f"{window}_window")(length, periodic=False)
+    assert torch.equal(spectrogram.window_values(window, length), theirs)
 
 
 @pytest.mark.gpu

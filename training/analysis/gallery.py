@@ -20,10 +20,10 @@ from audiopg.modeling.patches_audiopg import patchify, unpatchify
 from audiopg.modeling.spectrogram_audiopg import (
     HOP_LENGTH_SECONDS,
     PREEMPHASIS,
-    WINDOWS,
     frame_length,
     hop_length,
     mel_filter_bank,
+    window_values,
 )
 from audiopg.training.objectives.pictures import destandardise_patches
 
@@ -199,7 +199,7 @@ def listen(input_values: Tensor, feature_extractor: AudioPGFeatureExtractor, num
     length = frame_length(rate)
     waveform = griffinlim(
         power,
-        WINDOWS[feature_extractor.window](length),
+        window_values(feature_extractor.window, length + 1)[:-1],  # periodic, as overlapping frames want it
         n_fft=2 * (len(power) - 1),
         hop_length=hop_length(rate),
         win_length=length,
