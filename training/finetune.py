@@ -22,6 +22,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoFeatureExtractor
 from transformers.utils import logging as logging_of_transformers
 
@@ -55,16 +56,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
         recipe = load_recipe(FinetuningRecipe, path, parse_overrides(overrides))
         feature_extractor = AutoFeatureExtractor.from_pretrained(known.checkpoint)
         cache = DataOptions.of(known).cache(feature_extractor, recipe.clip_seconds)
-        names = (Path(known.checkpoint).name, cache.dataset_name.replace(" ", "_"), recipe.name)
+        names = (Path(known.checkpoint).name, re.sub(r"[\s/]", "_", cache.dataset_name), recipe.name)
         run = FinetuningRun(
             known.checkpoint, cache, recipe, known.output_dir or Path("runs") / "-".join(names), known.device
         )
-    except (OSError, ValueError) as error:
+        results = run.run(known.controls, final_model=not known.no_final_model)
+    except (OSError, ValueError, FloatingPointError, SafetensorError) as error:
         parser.exit(2, f"{parser.prog}: {error}\n")
-    results = run.run(known.controls, final_model=not known.no_final_model)
     from audiopg.training.evaluation.confusions import draw_confused_clips, draw_confusion_matrix, format_pairs
 
-    sys.stdout.write(format_results(results) + "\n\n" + format_pairs(results["confusions"]) + "\n")
+    say(format_results(results) + "\n\n" + format_pairs(results["confusions"]))
     draw_confusion_matrix(results["confusions"], run.folder / "confusion.png")
     draw_confused_clips(results["confusions"], cache, run.folder / "confused.png")
     sys.stderr.write(f"{run.folder}: " + ", ".join(sorted(p.name for p in run.folder.iterdir())) + "\n")

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 import multiprocessing
 import os
 import signal
@@ -17,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
-from transformers.utils import logging
+from transformers.utils import logging as logging_of_transformers
 
 from audiopg.data_scripts.figures import save_both
 from audiopg.data_scripts.probe_clips import factor_clips
@@ -34,8 +35,12 @@ from audiopg.training.features.labelled import DataOptions
 from audiopg.training.objectives.masked_audio import build_feature_extractor
 from audiopg.training.objectives.pretraining import TrainedRun, pretrain
 from audiopg.training.objectives.recipe import PretrainingRecipe
-from audiopg.training.runs.files import write_atomically
+from audiopg.training.runs.files import read_json, write_atomically
+from audiopg.training.runs.folder import held
 from audiopg.training.runs.provenance import environment
+from audiopg.training.runs.workers import end_with_parent
+
+logger = logging.getLogger(__name__)
 
 FACTOR_PRESET = "reference"
 """Whose clips the factors are decoded from, whatever the encoder was trained on."""
@@ -107,7 +112,10 @@ def kept_or_made(folder: Path, name: str, measured_on: str, make: Callable[[], d
     """
     path = folder / f"{name}-{hashlib.sha256(measured_on.encode()).hexdigest()[:12]}.json"
     if path.exists():
-        return json.loads(path.read_text(encoding="utf-8"))
+        try:
+            return read_json(path, "It is measured again.")
+        except ValueError as error:
+            logger.warning("%s", error)
     made = {"measured_on": measured_on, **make(), **environment()}
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(path, json.dumps(made, indent=2))
@@ -191,8 +199,9 @@ class Job:
 
 def _run_quietly(job: Job, threads: int) -> None:
     """Run a job in a process of its own, what it prints going to `log.txt` of its folder."""
+    end_with_parent()
     torch.set_num_threads(threads)
-    logging.set_verbosity_error()
+    logging_of_transformers.set_verbosity_error()
     with job.log.open("a", encoding="utf-8") as log:
         for stream in (sys.stdout, sys.stderr):
             os.dup2(log.fileno(), stream.fileno())
@@ -294,8 +303,15 @@ def ablate(
 
     Raises:
         KeyboardInterrupt: if it was asked to stop.
-        ValueError: if there is no such test fold.
+        ValueError: if there is no such test fold, or another command is at work in `output_dir`.
     """
+    with held(output_dir):
+        return _ablate(grid, data, output_dir, command, device, processes)
+
+
+def _ablate(
+    grid: AblationGrid, data: DataOptions, output_dir: Path, command: str, device: str, processes: int
+) -> dict[str, Any]:
     recipes = [grid.recipe(name, seed) for seed in grid.seeds for name in grid.cells]
     jobs = [Job(recipe, output_dir / "runs" / run_key(recipe), data, device) for recipe in recipes]
     reference = jobs[list(grid.cells).index(grid.reference)]

@@ -1,10 +1,12 @@
 """The training loop, for any objective: prepare, resume, train, save, report. Knows no audio and no model class."""
 
+import hashlib
 import json
+import logging
 import math
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -29,12 +31,21 @@ from audiopg.training.engine.processes import (
 )
 from audiopg.training.engine.recipe import RunRecipe
 from audiopg.training.engine.throughput import measure_peak, phase, phase_table
-from audiopg.training.runs.checkpoints import CheckpointWriter, load_checkpoint, newest_sound_checkpoint
-from audiopg.training.runs.files import write_atomically
-from audiopg.training.runs.folder import claim
+from audiopg.training.runs.checkpoints import (
+    CheckpointWriter,
+    checkpoints_of,
+    load_checkpoint,
+    named_in_manifests,
+    newest_sound_checkpoint,
+)
+from audiopg.training.runs.files import read_json, sha256_of, write_atomically
+from audiopg.training.runs.folder import claim, held
 from audiopg.training.runs.metrics_log import MetricsLog, read_metrics
 from audiopg.training.runs.provenance import environment
 
+logger = logging.getLogger(__name__)
+
+STATISTICS = "statistics.json"
 PROFILED_STEPS, WARM_UP_STEPS = 10, 3
 
 
@@ -50,6 +61,10 @@ class Run:
     model: nn.Module
     optimizer: torch.optim.Optimizer
     flop_per_example: float
+    statistics: str
+    """Digest of `statistics.json`."""
+    hold: ExitStack
+    """Until it is closed, the folder is this run's alone."""
 
     @property
     def share(self) -> int:
@@ -127,30 +142,58 @@ def prepare(recipe: RunRecipe, folder: Path, family: type[Objective]) -> Run:
         family: What is trained.
 
     Returns:
-        The run, before its first step.
+        The run, before its first step; whoever gets it closes its `hold`.
 
     Raises:
-        ValueError: if the folder belongs to another run, the processes cannot share the batch, or the objective
-            cannot be built.
+        ValueError: if the folder belongs to another run or another command is at work in it, the processes cannot
+            share the batch, the objective cannot be built, or the statistics are not those that checkpoints of the
+            run were trained with.
     """
     precision = resolve_precision(recipe.precision)
     accelerator = build_accelerator(precision, folder)
     check_batch(recipe, accelerator.num_processes, family.splits)
 
-    def claim_and_measure() -> tuple[str, dict[str, Any]]:
-        name = claim(folder, recipe, {**recipe.made_with, "precision": precision})
-        path = folder / "statistics.json"
-        if not path.exists():
-            write_atomically(path, json.dumps(family.measure(recipe, accelerator.device), indent=2))
-        return name, json.loads(path.read_text(encoding="utf-8"))
+    with ExitStack() as hold:
 
-    name, measured = on_main_process(accelerator, claim_and_measure)
-    objective = family(recipe, measured)
-    if recipe.compile:
-        objective.model.compile(dynamic=False)
-    model, optimizer = accelerator.prepare(objective.model, objective.optimizer(objective.model))
-    flop = family.flop_per_example(recipe)
-    return Run(recipe, folder, name, accelerator, objective, model, optimizer, flop)
+        def claim_and_measure() -> tuple[str, dict[str, Any], str]:
+            hold.enter_context(held(folder))
+            name = claim(folder, recipe, {**recipe.made_with, "precision": precision})
+            measured = _measured_once(recipe, folder, name, family, accelerator.device)
+            return name, measured, sha256_of(folder / STATISTICS)
+
+        name, measured, digest = on_main_process(accelerator, claim_and_measure)
+        objective = family(recipe, measured)
+        if recipe.compile:
+            objective.model.compile(dynamic=False)
+        model, optimizer = accelerator.prepare(objective.model, objective.optimizer(objective.model))
+        flop = family.flop_per_example(recipe)
+        return Run(recipe, folder, name, accelerator, objective, model, optimizer, flop, digest, hold.pop_all())
+
+
+def _measured_once(
+    recipe: RunRecipe, folder: Path, name: str, family: type[Objective], device: torch.device
+) -> dict[str, Any]:
+    """`statistics.json`, as the checkpoints of the run know it; damaged or lost, it is measured again.
+
+    Raises:
+        ValueError: if it is not what the checkpoints were trained with, and cannot be made so.
+    """
+    path, trained_with = folder / STATISTICS, named_in_manifests(folder, name, "statistics")
+    of_before = not trained_with and bool(checkpoints_of(folder))  # the digest was not noted yet
+    if path.exists() and (of_before or sha256_of(path) in trained_with):
+        return read_json(path, "Restore it, or start anew in another --output_dir.")
+    # Without a checkpoint the run begins at its first step, and nothing binds it to what an earlier try has measured.
+    content = json.dumps(family.measure(recipe, device), indent=2)
+    if trained_with:
+        if hashlib.sha256(content.encode()).hexdigest() not in trained_with:
+            raise ValueError(
+                f"{path} is missing or has changed since the run's checkpoints were saved, and measuring again gives "
+                "something else: clips, recordings or the code have changed. Restore it, or start anew in another "
+                "--output_dir."
+            )
+        logger.warning("%s was missing or damaged; it was measured again, and is what it was.", path)
+    write_atomically(path, content)
+    return json.loads(content)
 
 
 def train(recipe: RunRecipe, folder: Path, family: type[Objective]) -> dict[str, Any]:
@@ -172,10 +215,18 @@ def train(recipe: RunRecipe, folder: Path, family: type[Objective]) -> dict[str,
         OSError: if the last checkpoint of the run could not be saved; those before are intact.
     """
     run = prepare(recipe, folder, family)
-    progress = _resume(run)
+    with run.hold:
+        return _train_to_the_end(run)
+
+
+def _train_to_the_end(run: Run) -> dict[str, Any]:
+    recipe, folder, progress = run.recipe, run.folder, _resume(run)
     facts_file = folder / "run.json"
     if _is_over(recipe, progress) and facts_file.exists():
-        return json.loads(facts_file.read_text(encoding="utf-8"))  # of the machine that it ran on, not of this one
+        try:
+            return read_json(facts_file, "It is made again, with what is known of this machine.")
+        except ValueError as error:  # of the machine that it ran on, as long as it can be read
+            logger.warning("%s", error)
     run.accelerator.wait_for_everyone()
     if run.accelerator.is_main_process:
         facts_file.unlink(missing_ok=True)  # a run that goes on has not finished
@@ -294,7 +345,8 @@ def _train(
                 )
             progress["finished"] = is_over  # as agreed: clocks differ between processes
             if saves:
-                writer.save(run.model, run.bare_optimizer, {**progress, "losses": log.losses})
+                known = {**progress, "losses": log.losses, "statistics": run.statistics}
+                writer.save(run.model, run.bare_optimizer, known)
             if stopping or is_over:
                 break
     return progress
@@ -312,6 +364,12 @@ def profile(recipe: RunRecipe, folder: Path, family: type[Objective]) -> str:
         A table of phases: draw, synthesis (or reading), log-mel, forward, backward, optimizer, in ms per step.
     """
     run = prepare(recipe, folder, family)
+    with run.hold:
+        return _profile(run)
+
+
+def _profile(run: Run) -> str:
+    recipe = run.recipe
     run.model.train()
     steps = WARM_UP_STEPS + PROFILED_STEPS
     # A run may be shorter than what is profiled; its stream of examples has no end.

@@ -1,5 +1,6 @@
 """What the training loop must be told, whatever is learnt: how long, in which steps, and what is kept."""
 
+import math
 from dataclasses import dataclass, field
 
 PRECISIONS = ("auto", "no", "bf16")
@@ -64,6 +65,7 @@ class RunRecipe:
 
     def __post_init__(self) -> None:
         """Refuse what cannot be run."""
+        check_name("name", self.name)
         self._check_counts(
             "num_clips", "batch_size", "micro_batch_size", "log_every", "checkpoint_every", "keep_checkpoints"
         )
@@ -84,6 +86,9 @@ class RunRecipe:
             raise ValueError(f"warmup_fraction is at least 0 and below 1, got {self.warmup_fraction}.")
         if not self.weight_decay >= 0:
             raise ValueError(f"weight_decay is 0 or more, got {self.weight_decay}.")
+        for name in ("learning_rate", "weight_decay"):
+            if not math.isfinite(getattr(self, name)):
+                raise ValueError(f"{name} is a finite number, got {getattr(self, name)}.")
         if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
             raise ValueError(f"betas are two numbers at least 0 and below 1, got {self.betas}.")
 

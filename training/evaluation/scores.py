@@ -73,10 +73,19 @@ def score(logits: np.ndarray, labels: np.ndarray) -> float:
     Returns:
         In [0, 1].
 
+    Raises:
+        ValueError: if a logit is not finite: the highest of them would be a class that nobody predicted.
+
     Example:
         >>> score(np.array([[0.2, 0.8], [0.6, 0.4]]), np.array([1, 1]))
         0.5
     """
+    if not np.isfinite(logits).all():
+        broken = int((~np.isfinite(logits).all(axis=1)).sum())
+        raise ValueError(
+            f"Logits are finite numbers, and those of {broken} of {len(logits)} clips are not: no score can be made "
+            "of them. Lower the learning rate of what made them."
+        )
     return macro_average_precision(logits, labels) if labels.ndim == 2 else accuracy(logits.argmax(axis=1), labels)
 
 

@@ -4,6 +4,7 @@ Augmentation is a function of (seed, round, step), so a round that was interrupt
 """
 
 import hashlib
+import math
 import shutil
 import time
 from collections.abc import Callable, Sequence
@@ -24,6 +25,7 @@ from audiopg.training.finetuning.augmentation import mixup_or_cutmix, soft_targe
 from audiopg.training.finetuning.classifiers import parameter_groups
 from audiopg.training.finetuning.recipe import FinetuningRecipe
 from audiopg.training.runs.checkpoints import seal, sound
+from audiopg.training.runs.files import writing
 
 
 def augment(
@@ -80,6 +82,10 @@ def fit(
         folder: For the round's checkpoints; an interrupted round goes on from the newest that is sound, a finished one
             removes it.
         on_epoch: Is told the epoch, from 1 on, and its mean loss.
+
+    Raises:
+        FloatingPointError: if a loss or a weight is not finite, with the round and the epoch.
+        OSError: if a checkpoint cannot be written; the one before it stays.
 
     Returns:
         `epoch` (the chosen one), `validation` (score after each epoch, if any is chosen), `losses` (of each epoch),
@@ -163,6 +169,13 @@ class _Trainer(Trainer):
         super().__init__(**options)
         self.batches, self.recipe, self.round_name = batches, recipe, round_name
 
+    def _save_checkpoint(self, *words: Any, **options: Any) -> None:
+        """As transformers does it; what stands there may be torn, and is no reason for it to stay so."""
+        folder = Path(self.args.output_dir or ".") / f"checkpoint-{self.state.global_step}"
+        with writing(folder):
+            shutil.rmtree(folder, ignore_errors=True)
+            super()._save_checkpoint(*words, **options)
+
     def compute_loss(
         self,
         model: torch.nn.Module,
@@ -204,6 +217,7 @@ class _Watcher(TrainerCallback):
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
         """Trainer logs the mean loss at the end of every epoch."""
         if logs and "loss" in logs:
+            self._refuse_what_is_not_finite(round(state.epoch), float(logs["loss"]))
             self.epochs_seen += 1
             if self.recipe.select == "validation":
                 self._validate(round(state.epoch))
@@ -221,6 +235,16 @@ class _Watcher(TrainerCallback):
         epoch, epochs = round(state.epoch), self.recipe.epochs
         if epoch < epochs and epoch * (saves + 1) // epochs != (epoch - 1) * (saves + 1) // epochs:
             control.should_save = True
+
+    def _refuse_what_is_not_finite(self, epoch: int, loss: float) -> None:
+        """Before the epoch is saved: a checkpoint that cannot be trained any further would be gone on from."""
+        broken = [name for name, weights in self.model.state_dict().items() if not weights.isfinite().all()]
+        if not math.isfinite(loss) or broken:
+            weights = f", and {len(broken)} of its weights are not finite, {broken[0]} among them" if broken else ""
+            raise FloatingPointError(
+                f"Epoch {epoch} of {self.one.name} has the loss {loss}{weights}: nothing is published of it. Lower "
+                "learning_rate and choose another --output_dir."
+            )
 
     def _validate(self, epoch: int) -> None:
         logits = predict(self.model, self.batches, self.one.validation, self.device, self.recipe.batch_size).numpy()
@@ -257,6 +281,7 @@ def training_arguments(recipe: FinetuningRecipe, folder: Path, device: str) -> T
         save_total_limit=2,  # the older one goes before the newer one is sealed
         eval_strategy="no",
         logging_strategy="epoch",
+        logging_nan_inf_filter=False,  # else a loss that is not finite is logged as 0
         disable_tqdm=True,
         report_to="none",
         remove_unused_columns=False,

@@ -1,5 +1,6 @@
 """What defines a fine-tuning but the checkpoint and the data."""
 
+import math
 from dataclasses import dataclass
 
 from audiopg.modeling.configuration_audiopg import check_pooling
@@ -60,7 +61,11 @@ class FinetuningRecipe:
 
     def __post_init__(self) -> None:
         """Refuse what cannot be run."""
+        check_name("name", self.name)
         check_pooling("pooling", self.pooling)
+        for name, value in vars(self).items():
+            if isinstance(value, float) and not math.isfinite(value):
+                raise ValueError(f"{name} is a finite number, got {value}.")
         for name in ("epochs", "batch_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is 1 or more, got {getattr(self, name)}.")

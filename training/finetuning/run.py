@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import logging
+import math
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -11,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from transformers import AutoFeatureExtractor, PreTrainedModel
 
@@ -24,10 +27,16 @@ from audiopg.training.features.embeddings import embed, log_mel_statistics
 from audiopg.training.finetuning.classifiers import build_classifier
 from audiopg.training.finetuning.fitting import fit, predict, training_arguments
 from audiopg.training.finetuning.recipe import FinetuningRecipe
-from audiopg.training.runs.files import write_atomically
+from audiopg.training.runs.checkpoints import MANIFEST, seal, verify
+from audiopg.training.runs.files import read_json, sha256_of, sweep, write_atomically, written_aside
+from audiopg.training.runs.folder import held, refuse_foreign
+from audiopg.training.runs.names import public_name
 from audiopg.training.runs.provenance import environment
 
+logger = logging.getLogger(__name__)
+
 _SHARE_FOR_FRAMES = 0.25
+_OWN = {"run.json", "rounds", "model", "linear.json", "results.json", "confusion.png", "confused.png"}
 
 CONTROLS = ("scratch", "linear")
 """`scratch` trains the same model without the checkpoint's weights; `linear` fits linear classifiers to features."""
@@ -99,7 +108,7 @@ class FinetuningRun:
         self.choice = {"select_on_validation": recipe.select == "validation", "seed": recipe.seed}
         self.rounds = rounds_of(cache, **self.choice)
         self.facts = {
-            "checkpoint": Path(checkpoint).name if Path(checkpoint).is_dir() else checkpoint,
+            "checkpoint": public_name(checkpoint),
             "weights": _weights_digest(checkpoint),
             "features": cache.digest,
             "recipe": asdict(recipe),
@@ -116,7 +125,18 @@ class FinetuningRun:
 
         Returns:
             The results, as written to `results.json`.
+
+        Raises:
+            ValueError: if another command is at work in the folder.
+            FloatingPointError: if a loss, a weight or a logit is not finite; results are not written then.
+            OSError: if something cannot be written; the same call goes on.
         """
+        with held(self.folder):
+            return self._run(controls, final_model)
+
+    def _run(self, controls: Sequence[str], final_model: bool) -> dict[str, Any]:
+        for folder in (self.folder, self.folder / "rounds"):
+            sweep(folder)
         conditions = [PRETRAINED, *([SCRATCH] if "scratch" in controls else [])]
         trainings = [(condition, one) for one in self.rounds for condition in conditions]
         everything = [round_of_all_clips(self.cache, **self.choice)] if final_model else []
@@ -144,8 +164,10 @@ class FinetuningRun:
 
     def _claim(self) -> None:
         path = self.folder / "run.json"
-        if path.exists():
-            found = json.loads(path.read_text(encoding="utf-8"))
+        if not path.exists():
+            refuse_foreign(self.folder, _OWN, "a fine-tuning")
+        else:
+            found = read_json(path, "It says whose rounds these are: restore it, or choose another --output_dir.")
             if found != self.facts:
                 raise ValueError(
                     f"{self.folder} holds another run: {_difference(found, self.facts)}. Choose another --output_dir."
@@ -184,29 +206,67 @@ class FinetuningRun:
 
     def _train_and_test(self, condition: str, one: Round, progress: Progress) -> None:
         path = self._path(condition, one, ".json")
-        if path.exists():
+        if self._is_done(condition, one):
             progress.round_done(self.recipe.epochs)
             return
         model, facts = self._fit(condition, one, progress)
         logits = predict(model, self.batches, one.test, self.device, self.recipe.batch_size)
         facts["score"] = score(logits.numpy(), self.cache.labels[one.test].numpy())
-        save_file({"clips": torch.tensor(one.test), "logits": logits}, self._path(condition, one, ".safetensors"))
+        beside = self._path(condition, one, ".safetensors")
+        with written_aside(beside) as partial:
+            save_file({"clips": torch.tensor(one.test), "logits": logits}, partial)
+        facts["logits"] = sha256_of(beside)
         write_atomically(path, json.dumps(facts, indent=2) + "\n")  # last: it says that the round is done
         self.write(
             f"{condition}, {one.name}: {100 * facts['score']:.2f} % after {facts['seconds']:.0f} s "
             f"({facts['seconds_per_epoch']:.2f} s/epoch)\n"
         )
 
+    def _is_done(self, condition: str, one: Round) -> bool:
+        """Whether a round was tested, and says still what was written; one that is damaged is trained again."""
+        path, beside = (self._path(condition, one, suffix) for suffix in (".json", ".safetensors"))
+        if not path.exists():
+            return False
+        try:
+            facts, logits = read_json(path, ""), load_file(beside)["logits"].numpy()
+            if facts.get("logits", sha256_of(beside)) != sha256_of(beside):  # rounds from before have no digest
+                raise ValueError(f"{beside} has changed since it was written.")
+            if not math.isclose(facts["score"], score(logits, self.cache.labels[one.test].numpy()), abs_tol=1e-9):
+                raise ValueError(f"{path} does not have the score of {beside.name}.")
+            missing = {"epoch", "seconds", "seconds_per_epoch"} - set(facts)
+            if missing:
+                raise ValueError(f"{path} lacks {', '.join(sorted(missing))}.")
+        except (ValueError, KeyError, TypeError, OSError, SafetensorError) as error:
+            logger.warning("%s, %s, is damaged and is trained again: %s", condition, one.name, error)
+            return False
+        return True
+
     def _train_final(self, one: Round, progress: Progress) -> None:
         path = self.folder / "model"
-        if path.exists():
+        if path.exists() and self._is_whole(path):
             progress.round_done(self.recipe.epochs)
             return
         model, _ = self._fit(PRETRAINED, one, progress)
-        partial = path.with_name("model.partial")
-        model.save_pretrained(partial)
-        self.feature_extractor.save_pretrained(partial)
-        partial.rename(path)
+        with written_aside(path) as partial:
+            model.save_pretrained(partial)
+            self.feature_extractor.save_pretrained(partial)
+            seal(partial, self._seal_name)
+
+    @property
+    def _seal_name(self) -> str:
+        """Whose the final model is."""
+        return f"{self.facts['weights']} {self.facts['features']}"
+
+    def _is_whole(self, model: Path) -> bool:
+        """Whether the final model is what was written; models from before seals are taken as they are."""
+        if not (model / MANIFEST).exists():
+            return True
+        try:
+            verify(model, self._seal_name)
+        except ValueError as error:
+            logger.warning("The model of all clips is trained again: %s", error)
+            return False
+        return True
 
     def _linear_controls(self) -> dict[str, list[float]]:
         """Scores of linear probes of what the classifier reads: of this encoder, of an untrained one, of neither."""
@@ -226,8 +286,20 @@ class FinetuningRun:
             for name, values in features.items()
         }
 
+    def _kept_linear_controls(self) -> dict[str, list[float]]:
+        path = self.folder / "linear.json"
+        try:
+            return {name: [float(one) for one in found] for name, found in read_json(path, "").items()}
+        except FileNotFoundError:
+            pass
+        except (ValueError, TypeError, AttributeError) as error:
+            logger.warning("The linear controls are measured again: %s", error)
+        found = self._linear_controls()
+        write_atomically(path, json.dumps(found))
+        return found
+
     def _round_facts(self, condition: str) -> list[dict[str, Any]]:
-        return [json.loads(self._path(condition, one, ".json").read_text(encoding="utf-8")) for one in self.rounds]
+        return [read_json(self._path(condition, one, ".json"), "Give the command again.") for one in self.rounds]
 
     def _summarise(self, conditions: Sequence[str], linear: bool) -> dict[str, Any]:
         from audiopg.training.evaluation.confusions import confusions
@@ -242,10 +314,7 @@ class FinetuningRun:
                 "seconds_per_epoch": round(float(np.mean([fact["seconds_per_epoch"] for fact in facts])), 3),
             }
         if linear:
-            path = self.folder / "linear.json"
-            if not path.exists():
-                write_atomically(path, json.dumps(self._linear_controls()))
-            rows.update({name: row_of(found) for name, found in json.loads(path.read_text(encoding="utf-8")).items()})
+            rows.update({name: row_of(found) for name, found in self._kept_linear_controls().items()})
         counts = {"clips": len(self.cache), "classes": len(self.cache.class_names), "rounds": len(self.rounds)}
         clips, logits = self.logits(PRETRAINED)
         return {
@@ -279,7 +348,9 @@ def _weights_digest(checkpoint: str) -> str | None:
 
 
 def _difference(found: dict[str, Any], wanted: dict[str, Any]) -> str:
-    def flat(facts: dict[str, Any]) -> dict[str, Any]:
+    def flat(facts: Any) -> dict[str, Any]:
+        if not isinstance(facts, dict) or not isinstance(facts.get("recipe"), dict):  # of a pre-training, or damaged
+            return {}
         return {**{name: value for name, value in facts.items() if name != "recipe"}, **facts["recipe"]}
 
     old, new = flat(found), flat(wanted)

@@ -1,6 +1,5 @@
 """From a recipe to a run of its objective, and from a run's folder to the model that came out of it."""
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,6 +16,7 @@ from audiopg.training.objectives.factor_heads import FactorHeads
 from audiopg.training.objectives.masked_audio import MaskedAudio, build_feature_extractor
 from audiopg.training.objectives.recipe import PretrainingRecipe
 from audiopg.training.runs.checkpoints import WEIGHTS, checkpoints_of, newest_sound_checkpoint, sound, step_of, verify
+from audiopg.training.runs.files import read_json
 from audiopg.training.runs.folder import name_of
 from audiopg.training.runs.recipes import load_recipe
 
@@ -65,7 +65,7 @@ class TrainedRun:
         for name in ("recipe.yaml", "statistics.json"):
             if not (folder / name).is_file():
                 raise ValueError(f"{folder} holds no run (no {name}); give a folder of training/pretrain.py.")
-        statistics = json.loads((folder / "statistics.json").read_text(encoding="utf-8"))
+        statistics = read_json(folder / "statistics.json", "The run's command, given again, measures what is damaged.")
         return cls(folder, load_recipe(PretrainingRecipe, folder / "recipe.yaml"), statistics)
 
     @cached_property
@@ -85,7 +85,7 @@ class TrainedRun:
             raise ValueError(
                 f"{self.folder} holds no finished run (no run.json); let training/pretrain.py run it to its end."
             )
-        return json.loads(path.read_text(encoding="utf-8"))
+        return read_json(path, "The run's command, given again, makes it anew.")
 
     def feature_extractor(self) -> AudioPGFeatureExtractor:
         """The extractor that goes with its model."""

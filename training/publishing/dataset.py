@@ -2,8 +2,6 @@
 
 import json
 import multiprocessing
-import os
-import threading
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -20,7 +18,9 @@ from audiopg.data_scripts.clip_rows import columns
 from audiopg.data_scripts.synthesis import SYNTHESIZER_VERSION, Preset, draw
 from audiopg.training.objectives.pictures import draw_clips
 from audiopg.training.publishing.cards import dataset_card
-from audiopg.training.runs.files import PARTIAL, write_atomically, written_aside
+from audiopg.training.runs.files import read_json, sweep, write_atomically, written_aside
+from audiopg.training.runs.folder import held, refuse_foreign
+from audiopg.training.runs.workers import end_with_parent
 
 ROWS_PER_GROUP = 128
 """What a reader of Parquet fetches at once, some 25 MB."""
@@ -46,16 +46,19 @@ def claim_folder(folder: Path, recipe: dict[str, Any]) -> None:
     """Write the recipe into a new folder, or make sure that what lies in it was begun with the same.
 
     Raises:
-        ValueError: if it belongs to another recipe, with what differs, or holds shards of none.
+        ValueError: if it belongs to another recipe, with what differs, or holds shards of none, or other files.
     """
     path = folder / "recipe.json"
     if not path.exists():
         if list((folder / "data").glob("*.parquet")):
             raise ValueError(f"{folder} holds shards without a recipe.json; choose an empty folder.")
+        refuse_foreign(folder, {"data"}, "a data set of synthesized clips")
         folder.mkdir(parents=True, exist_ok=True)
         write_atomically(path, json.dumps(recipe, indent=2))
         return
-    theirs = json.loads(path.read_text(encoding="utf-8"))
+    theirs = read_json(path, "It says whose shards these are: restore it, or choose another folder.")
+    if not isinstance(theirs, dict):
+        raise ValueError(f"{path} is no recipe, which maps names to values; restore it, or choose another folder.")
     changed = [
         f"{name}: {theirs.get(name)!r} there, {recipe.get(name)!r} here"
         for name in recipe | theirs
@@ -121,18 +124,6 @@ def write_shard(config: AudioPGSyntheticConfig, path: Path, first: int, end: int
     return end - first
 
 
-def _end_with_parent() -> None:
-    """Started in each worker: a parent that is killed cannot end its workers, so they watch for it."""
-
-    def watch() -> None:
-        parent = multiprocessing.parent_process()
-        if parent is not None:
-            parent.join()
-            os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
-
-
 def _written_shards(
     config: AudioPGSyntheticConfig, missing: Sequence[tuple[Path, int, int]], num_proc: int
 ) -> Iterator[int]:
@@ -141,7 +132,7 @@ def _written_shards(
         yield from (write_shard(config, *shard) for shard in missing)
         return
     context = multiprocessing.get_context("spawn")  # a fork would inherit threads that are not there
-    with ProcessPoolExecutor(num_proc, mp_context=context, initializer=_end_with_parent) as pool:
+    with ProcessPoolExecutor(num_proc, mp_context=context, initializer=end_with_parent) as pool:
         futures = [pool.submit(write_shard, config, *shard) for shard in missing]
         try:
             for future in as_completed(futures):
@@ -165,14 +156,11 @@ def write_shards(config: AudioPGSyntheticConfig, folder: Path, num_proc: int = 1
         ValueError: if the folder holds clips of another recipe, or the clips cannot be.
         OSError: if a shard cannot be written, as when the disk is full; whole shards stay.
     """
-    if num_proc < 1:
-        raise ValueError(f"num_proc is 1 or more, got {num_proc}.")
     claim_folder(folder, recipe_of(config))
     ranges = config.shards()
     shards = [(shard_path(folder, number, len(ranges)), *clips) for number, clips in enumerate(ranges)]
     (folder / "data").mkdir(exist_ok=True)
-    for left_over in (folder / "data").glob(f"*{PARTIAL}"):
-        left_over.unlink()
+    sweep(folder / "data")
     missing = [(path, first, end) for path, first, end in shards if not is_whole(path, end - first)]
     done = config.num_clips - sum(end - first for _, first, end in missing)
     with tqdm(total=config.num_clips, initial=done, desc=folder.name, unit="clip", disable=None) as bar:
@@ -227,8 +215,16 @@ def build_dataset(config: AudioPGSyntheticConfig, folder: Path, num_proc: int = 
         The shards.
 
     Raises:
-        ValueError, OSError: as `write_shards`.
+        ValueError: as `write_shards`, or if another command is at work in the folder.
+        OSError: as `write_shards`.
     """
+    if num_proc < 1:
+        raise ValueError(f"num_proc is 1 or more, got {num_proc}.")
+    with held(folder):
+        return _build(config, folder, num_proc)
+
+
+def _build(config: AudioPGSyntheticConfig, folder: Path, num_proc: int) -> list[Path]:
     shards = write_shards(config, folder, num_proc)
     preset, shown = config.validated_preset(), range(min(_SHOWN_CLIPS, config.num_clips))
     draw_clips(draw(preset, config.seed, shown), folder / "clips.png")
@@ -239,5 +235,6 @@ def build_dataset(config: AudioPGSyntheticConfig, folder: Path, num_proc: int = 
         statistics=column_statistics(shards, preset),
         shards=shards,
     )
-    card.save(folder / "README.md")
+    with written_aside(folder / "README.md") as partial:
+        card.save(partial)
     return shards

@@ -12,8 +12,6 @@ import hashlib
 import io
 import json
 import logging
-import os
-import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -30,7 +28,7 @@ from torch.distributed.checkpoint.state_dict import (
     set_optimizer_state_dict,
 )
 
-from audiopg.training.runs.files import PARTIAL, write_atomically, written_aside
+from audiopg.training.runs.files import remove_folder, sha256_of, sweep, write_atomically, written_aside
 
 logger = logging.getLogger(__name__)
 
@@ -45,9 +43,15 @@ def checkpoints_of(folder: Path) -> list[Path]:
     return sorted((folder / "checkpoints").glob("step_*[0-9]"))
 
 
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _digest_of(manifest: Mapping[str, Any]) -> str:
+    """Of what a manifest says but its owner, who is compared by name, and the losses, on which nothing depends."""
+    said = {name: value for name, value in manifest.items() if name not in ("run", "losses", "sha256")}
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
+
+
+def _sealed(manifest: dict[str, Any]) -> str:
+    """A manifest as the text of its file, with a digest of its own."""
+    return json.dumps({**manifest, "sha256": _digest_of(manifest)}, indent=2)
 
 
 def seal(folder: Path, run: str, facts: Mapping[str, Any] | None = None) -> None:
@@ -60,9 +64,10 @@ def seal(folder: Path, run: str, facts: Mapping[str, Any] | None = None) -> None
     """
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST)
     named = {
-        path.relative_to(folder).as_posix(): {"bytes": path.stat().st_size, "sha256": _sha256(path)} for path in files
+        path.relative_to(folder).as_posix(): {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
+        for path in files
     }
-    write_atomically(folder / MANIFEST, json.dumps({"run": run, **(facts or {}), "files": named}, indent=2))
+    write_atomically(folder / MANIFEST, _sealed({"run": run, **(facts or {}), "files": named}))
 
 
 def verify(folder: Path, run: str) -> dict[str, Any]:
@@ -85,13 +90,15 @@ def verify(folder: Path, run: str) -> dict[str, Any]:
         raise ValueError(f"{folder} cannot be used: it has no readable {MANIFEST}.") from error
     if owner != run:
         raise ValueError(f"{folder} cannot be used: it belongs to another run ({owner}, this is {run}).")
+    if manifest.get("sha256", digest := _digest_of(manifest)) != digest:  # older ones have none
+        raise ValueError(f"{folder} cannot be used: the content of {MANIFEST} has changed since it was written.")
     for name, expected in files.items():
         file = folder / name
         size = file.stat().st_size if file.is_file() else -1
         if size != expected["bytes"]:
             found = "is missing" if size < 0 else f"has {size} bytes of {expected['bytes']}"
             raise ValueError(f"{folder} cannot be used: {name} {found}.")
-        if _sha256(file) != expected["sha256"]:
+        if sha256_of(file) != expected["sha256"]:
             raise ValueError(f"{folder} cannot be used: the content of {name} has changed since it was written.")
     return manifest
 
@@ -138,6 +145,25 @@ def newest_sound_checkpoint(folder: Path, run: str) -> tuple[Path, dict[str, Any
     return newest
 
 
+def named_in_manifests(folder: Path, run: str, fact: str) -> set[str]:
+    """What the checkpoints of a run say of a fact; those that are damaged, or from before it was noted, say nothing.
+
+    Args:
+        folder: The run's.
+        run: Its name; checkpoints of others say nothing either.
+        fact: A name in their manifests.
+    """
+    found = set()
+    for checkpoint in checkpoints_of(folder):
+        try:
+            manifest = json.loads((checkpoint / MANIFEST).read_text(encoding="utf-8"))
+            if manifest["run"] == run and manifest["sha256"] == _digest_of(manifest):
+                found.add(manifest[fact])
+        except (OSError, ValueError, KeyError, TypeError):
+            continue  # `sound` is where damage is told
+    return found
+
+
 def load_checkpoint(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
     """Load a verified checkpoint into a model and its optimizer, however they are spread over processes."""
     weights: dict[str, Any] = {**safetensors.torch.load_file(path / WEIGHTS)}
@@ -174,8 +200,7 @@ class CheckpointWriter:
         self._pool = ThreadPoolExecutor(max_workers=1)
         self._pending: Future[None] | None = None
         if writes:
-            for partial in (folder / "checkpoints").glob(f"*{PARTIAL}"):
-                shutil.rmtree(partial)
+            sweep(folder / "checkpoints")
 
     def save(self, model: nn.Module, optimizer: torch.optim.Optimizer, progress: dict[str, Any]) -> None:
         """Copy what resuming needs and leave it to the thread; every process must call this, one of them writes.
@@ -220,10 +245,10 @@ class CheckpointWriter:
             for name, content in contents.items()
         }
         manifest = {"run": self.run, **progress, "files": files}
-        contents[MANIFEST] = json.dumps(manifest, indent=2).encode()
+        contents[MANIFEST] = _sealed(manifest).encode()
         final = self.folder / "checkpoints" / f"step_{progress['step']:08d}"
         if final.exists():  # refused when the run was resumed, and now made again
-            _remove(final)
+            remove_folder(final)
         with written_aside(final) as partial:
             partial.mkdir(parents=True)
             for name, content in contents.items():
@@ -235,14 +260,7 @@ class CheckpointWriter:
         steps = {path: step_of(path) for path in checkpoints_of(self.folder)}
         passing = [path for path, made in steps.items() if made <= step and made not in self.milestones]
         for old in passing[: -self.keep]:
-            _remove(old)
-
-
-def _remove(checkpoint: Path) -> None:
-    """Rename, then delete: a checkpoint that is half deleted must not look like a checkpoint."""
-    doomed = checkpoint.with_suffix(f".old{PARTIAL}")
-    os.replace(checkpoint, doomed)
-    shutil.rmtree(doomed)
+            remove_folder(old)
 
 
 def step_of(checkpoint: Path) -> int:

@@ -11,14 +11,16 @@ run.json          the facts of a finished run
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import yaml
+from filelock import FileLock, Timeout
 
 from audiopg.training.runs.checkpoints import checkpoints_of
-from audiopg.training.runs.files import write_atomically
+from audiopg.training.runs.files import PARTIAL, read_json, write_atomically, writing
 from audiopg.training.runs.recipes import differences, load_recipe, plain
 
 MAY_CHANGE = frozenset(
@@ -30,11 +32,83 @@ MAY_CHANGE = frozenset(
 What `precision` comes to on a machine is kept in `begun_with.json`, and may not change.
 """
 
+_OWN = {"recipe.yaml", "begun_with.json", "statistics.json", "checkpoints", "metrics.jsonl", "tensorboard", "run.json"}
+
 _FIRST_FIELDS = (
     *("size", "num_clips", "preset", "model", "synthesis", "recordings", "init_from", "seed", "batch_size"),
     *("learning_rate", "schedule", "warmup_fraction", "weight_decay", "betas", "max_grad_norm", "statistics_clips"),
 )
 """What a run's fingerprint was made of before `begun_with.json`."""
+
+
+@contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Have a folder to oneself for as long as the block takes: another command is refused, not waited for.
+
+    The lock is the system's, on the file `.lock`, and ends with the process, however that ends; the file stays.
+
+    Args:
+        folder: Created if missing.
+
+    Raises:
+        ValueError: if another command is at work there.
+        OSError: if the folder cannot be written to, or its file system has no locks.
+
+    Example:
+        >>> folder = getfixture("tmp_path")
+        >>> with held(folder), held(folder):
+        ...     pass
+        Traceback (most recent call last):
+        ...
+        ValueError: Another command is at work in ...; wait for its end, or choose another folder.
+    """
+    path = folder / ".lock"
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        path.touch()  # the lock itself would say of a read-only place that somebody else has it
+    lock = FileLock(path, timeout=0)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise ValueError(
+            f"Another command is at work in {folder}; wait for its end, or choose another folder."
+        ) from error
+    except NotImplementedError as error:
+        raise OSError(
+            f"{folder} lies on a file system without locks ({error}); choose a folder on another."
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def refuse_foreign(folder: Path, own: Collection[str], what: str) -> None:
+    """Make sure that a folder that is about to be claimed holds nothing of anybody else's.
+
+    Hidden files, and what killed processes left, count for nothing.
+
+    Args:
+        folder: May be missing.
+        own: Names that what is claimed for gives to its files.
+        what: Is claimed for, for the message.
+
+    Raises:
+        ValueError: with what was found.
+
+    Example:
+        >>> folder = getfixture("tmp_path")
+        >>> (folder / "thesis.tex").touch()
+        >>> refuse_foreign(folder, {"run.json"}, "a fine-tuning")
+        Traceback (most recent call last):
+        ...
+        ValueError: ... holds thesis.tex, which is not of a fine-tuning; choose another folder, or an empty one.
+    """
+    names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+    foreign = [name for name in names if name not in own and not name.startswith(".") and not name.endswith(PARTIAL)]
+    if foreign:
+        listed = ", ".join(foreign[:3]) + f" and {len(foreign) - 3} more" * (len(foreign) > 3)
+        raise ValueError(f"{folder} holds {listed}, which is not of {what}; choose another folder, or an empty one.")
 
 
 def identity(recipe: Any, begun_with: Mapping[str, Any]) -> dict[str, Any]:
@@ -88,10 +162,12 @@ def claim(folder: Path, recipe: Any, begun_with: Mapping[str, Any]) -> str:
         The name that the run's checkpoints carry.
 
     Raises:
-        ValueError: if the folder belongs to another run, with what differs.
+        ValueError: if the folder belongs to another run, with what differs, or to something else.
     """
     path, beside = folder / "recipe.yaml", folder / "begun_with.json"
     was_trained = checkpoints_of(folder) or any((folder / name).exists() for name in ("metrics.jsonl", "run.json"))
+    if not path.exists():
+        refuse_foreign(folder, _OWN, "a pre-training")
     if not (path.exists() and was_trained):
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "statistics.json").unlink(missing_ok=True)
@@ -116,7 +192,8 @@ def read_begun_with(folder: Path) -> dict[str, Any]:
     """What a run was begun with; of older runs, the version of the synthesizer that its statistics name."""
     path, statistics = folder / "begun_with.json", folder / "statistics.json"
     if path.exists():
-        return json.loads(path.read_text(encoding="utf-8"))
-    measured = json.loads(statistics.read_text(encoding="utf-8")) if statistics.exists() else {}
+        return read_json(path, "It says what the run may not change: restore it, or choose another --output_dir.")
+    remedy = "Restore it, or choose another --output_dir."
+    measured = read_json(statistics, remedy) if statistics.exists() else {}
     was_inherited = "kept_from" in measured or "synthesizer_version" not in measured
     return {} if was_inherited else {"synthesizer": measured["synthesizer_version"]}

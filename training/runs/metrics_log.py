@@ -26,13 +26,19 @@ def append_text(path: Path, text: str) -> None:
 
 
 def read_metrics(folder: Path) -> list[dict[str, float]]:
-    """The lines of a run's `metrics.jsonl`, in order; a line cut short by a crash ends them."""
+    """The lines of a run's `metrics.jsonl`, in order; one that is damaged is left out, and named in the log.
+
+    A last line without its end was cut short by a crash, which is nothing to tell.
+    """
     path, rows = folder / FILE, []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+    lines = path.read_bytes().split(b"\n") if path.exists() else [b""]
+    for number, line in enumerate(lines[:-1], start=1):
         try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError:
-            break
+            row = json.loads(line)
+            row["step"] + 0  # a row belongs to a step
+            rows.append(row)
+        except (ValueError, KeyError, TypeError) as error:
+            logger.warning("Line %d of %s is damaged and left out (%s).", number, path, error)
     return rows
 
 

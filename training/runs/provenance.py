@@ -1,7 +1,6 @@
 """Where a result comes from: hardware, versions and commit, recorded beside every number."""
 
 import importlib.metadata
-import os
 import platform
 import subprocess
 from pathlib import Path
@@ -12,23 +11,6 @@ import audiopg
 from audiopg.data_scripts.synthesis import SYNTHESIZER_VERSION
 
 _PACKAGES = ("torch", "transformers", "accelerate", "numpy")
-
-
-def public_name(name: str | Path) -> str:
-    """What a file, a folder or a repository is called, without where a machine keeps it: for all that is published.
-
-    Args:
-        name: A path, or a name on the Hub.
-
-    Returns:
-        The last name of a path that is there or is absolute; any other name as it is.
-
-    Example:
-        >>> public_name("/home/me/exported/wide/"), public_name("org/name")
-        ('wide', 'org/name')
-    """
-    is_local = os.path.isabs(name) or Path(name).exists()
-    return Path(os.path.abspath(name)).name if is_local else str(name)
 
 
 def hardware() -> str:

@@ -24,11 +24,29 @@ Recipe = TypeVar("Recipe")
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 
+_MOST_VALUES = 100_000
+"""In one recipe; those of the package hold some 30."""
+
+_MOST_SHOWN = 200
+"""Characters of a text or value that a message repeats."""
+
 
 class _Loader(yaml.SafeLoader):
     """The safe loader, which also reads 1e-4 as a number (YAML 1.1: text), and lets no key be given twice."""
 
+    def get_single_node(self) -> yaml.Node | None:
+        """The text as a tree, refused if its aliases would make it grow: a few lines can stand for billions of values.
+
+        Nothing is built before this, and whoever shows or checks a value afterwards goes through all of it.
+        """
+        root = super().get_single_node()
+        if root is not None:
+            _count_values(root, {})
+        return root
+
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        if not isinstance(node, yaml.MappingNode):
+            raise yaml.constructor.ConstructorError(None, None, "a mapping was promised", node.start_mark)
         names = [key.value for key, _ in node.value]
         if twice := [name for name in names if names.count(name) > 1]:
             raise yaml.constructor.ConstructorError(None, None, f"{twice[0]!r} is given twice", node.start_mark)
@@ -40,11 +58,37 @@ _Loader.add_implicit_resolver(
 )
 
 
+def _count_values(node: yaml.Node, counts: dict[int, int]) -> int:
+    """Values that a node stands for, aliases written out.
+
+    Args:
+        node: Of a tree, or of what aliases made of one.
+        counts: Of nodes that were met before, by their identity; 0 as long as one is being counted.
+
+    Raises:
+        yaml.constructor.ConstructorError: if there are too many, or a value holds itself.
+    """
+    if id(node) not in counts:
+        counts[id(node)] = 0
+        pairs = node.value if isinstance(node, yaml.CollectionNode) else []
+        parts = [part for pair in pairs for part in (pair if isinstance(pair, tuple) else (pair,))]
+        counts[id(node)] = 1 + sum(_count_values(part, counts) for part in parts)
+    count = counts[id(node)]
+    if not 0 < count <= _MOST_VALUES:
+        what = f"it stands for more than {_MOST_VALUES} values" if count else "it holds itself"
+        raise yaml.constructor.ConstructorError(None, None, f"{what}; write out what its aliases (*) repeat")
+    return count
+
+
 def _read_yaml(text: str, where: str) -> Any:
     try:
         return yaml.load(text, Loader=_Loader)  # a subclass of the safe loader
-    except yaml.YAMLError as error:
-        raise ValueError(f"{where}: {text!r} is not a value that YAML can read; quote it.\n{error}") from error
+    except RecursionError as error:
+        raise ValueError(f"{where}: it is nested too deeply to be a recipe.") from error
+    # The constructors of dates, numbers and tags have errors of their own.
+    except (yaml.YAMLError, ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
+        shown = text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}..."
+        raise ValueError(f"{where}: {shown!r} is not a value that YAML can read; quote it.\n{error}") from error
 
 
 def _section(annotation: Any) -> Any:
@@ -108,11 +152,13 @@ def _checked(kind: Any, name: str, value: Any, annotation: Any, path: str) -> An
     try:
         read = _parser_of(kind).parse_object({name: ours}, env=False, defaults=False)[name]
         fits = read == value and (value is not None or type(None) in typing.get_args(annotation))
-    except jsonargparse.ArgumentError:
+    except (jsonargparse.ArgumentError, OverflowError):  # the latter: a whole number beyond all floats
         fits = False
     if not fits:
         expected = annotation.__name__ if isinstance(annotation, type) else annotation
-        raise ValueError(f"{path} is of type {expected}, got {value!r}.")
+        shown = repr(value)
+        shown = shown if len(shown) <= _MOST_SHOWN else f"{shown[:_MOST_SHOWN]}..."
+        raise ValueError(f"{path} is of type {expected}, got {shown}.")
     return read
 
 
@@ -243,7 +289,11 @@ def _read_values(path: Path) -> dict[str, Any]:
     if not path.is_file():
         names = ", ".join(sorted(p.stem for p in RECIPES.glob("*.yaml")))
         raise ValueError(f"A recipe is a YAML file or one of {names}; found nothing at {path}.")
-    values = _read_yaml(path.read_text(encoding="utf-8"), str(path))
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is no text in UTF-8 ({error}); save it as such.") from error
+    values = _read_yaml(text, str(path))
     if not isinstance(values, dict):
         raise ValueError(f"{path}: a recipe maps fields to values, got {type(values).__name__}.")
     return values

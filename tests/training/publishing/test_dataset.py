@@ -70,7 +70,7 @@ def test_a_folder_streams_shard_by_shard(built):
 
 def test_shards_are_named_as_the_hub_names_them(built):
     assert [path.name for path in shards_of(built)] == [f"train-0000{number}-of-00003.parquet" for number in range(3)]
-    assert {path.name for path in built.iterdir()} == {"README.md", "clips.png", "data", "recipe.json"}
+    assert {path.name for path in built.iterdir()} == {".lock", "README.md", "clips.png", "data", "recipe.json"}
 
 
 def test_two_processes_write_the_same_bytes_as_one(built, tmp_path):
