@@ -12,6 +12,7 @@ are the frame embeddings and the clip embedding: every moment counts once, howev
 one window has exactly the mean of its patch tokens. One window is in memory at a time, or one batch of them.
 """
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -21,6 +22,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from .audio_audiopg import read_waveform
 from .configuration_audiopg import check_pooling
 from .feature_extraction_audiopg import ArrayLike, AudioPGFeatureExtractor, split_clips
 from .spectrogram_audiopg import frame_length, hop_length, num_frames, samples_spanned
@@ -86,26 +88,6 @@ class AudioPGFrameEmbeddings:
 
     embeddings: Tensor
     times: Tensor
-
-
-def check_mono(waveform: Any, name: str = "this recording") -> None:
-    """Refuse samples in more than one dimension; lists, whose nesting costs time to see, are left to others.
-
-    Args:
-        waveform: An array, a tensor or a list.
-        name: What the message calls it.
-
-    Raises:
-        ValueError: if the array or tensor is not one-dimensional.
-
-    Example:
-        >>> check_mono(torch.zeros(16000))
-    """
-    if getattr(waveform, "ndim", 1) != 1:
-        raise ValueError(
-            f"A recording is mono, of shape (samples,), and {name} has {tuple(waveform.shape)}. Average its channels "
-            "first: `waveform.mean(0)` if they come first, `waveform.mean(-1)` if they come last."
-        )
 
 
 def plan_windows(
@@ -274,7 +256,7 @@ def frame_embeddings(
     Args:
         encode: From the feature extractor's output to `(batch, time patches, hidden_size)`.
         feature_extractor: The checkpoint's own.
-        waveforms: What the feature extractor takes, of any length from 25 ms on.
+        waveforms: What the feature extractor takes, of any length from 25 ms on; files are decoded as they are wanted.
         device: Where to compute; only the windows of a batch are copied there.
         batch_size: Windows at a time.
         options: `window_seconds` and `overlap_seconds`, see `plan_windows`.
@@ -283,30 +265,37 @@ def frame_embeddings(
         The frame embeddings of each recording, in order.
 
     Raises:
-        ValueError: if a recording or a window is too short, or the feature extractor refuses the samples.
+        ValueError: if a recording or a window is too short, it cannot be read (`AudioFileError`), or the feature
+            extractor refuses the samples.
     """
-    clips = split_clips(waveforms)
     sampling_rate, patch_size = feature_extractor.sampling_rate, feature_extractor.patch_size
-    for index, clip in enumerate(clips):
-        check_mono(clip, f"recording {index}")
-    plans = [plan_windows(len(clip), sampling_rate=sampling_rate, patch_size=patch_size, **options) for clip in clips]
+    lengths: deque[int] = deque()
 
-    def encode_samples(parts: Sequence[tuple[int, Window]]) -> Tensor:
-        windows: list[Any] = [clips[index][window.start : window.end] for index, window in parts]
+    def opened() -> Iterator[tuple[tuple[int, Any], list[Window]]]:
+        for index, clip in enumerate(split_clips(waveforms)):
+            waveform = read_waveform(clip, sampling_rate, f"recording {index}")
+            lengths.append(len(waveform))
+            yield (
+                (index, waveform),
+                plan_windows(lengths[-1], sampling_rate=sampling_rate, patch_size=patch_size, **options),
+            )
+
+    def encode_samples(parts: Sequence[tuple[tuple[int, Any], Window]]) -> Tensor:
+        windows: list[Any] = [waveform[window.start : window.end] for (_, waveform), window in parts]
         padded = _hold_padding(parts)
         try:
             inputs = feature_extractor(
                 windows, sampling_rate=sampling_rate, device=device, return_attention_mask=padded
             )
         except ValueError as error:
-            error.add_note(f"Its clips are windows of recordings {parts[0][0]} to {parts[-1][0]}, counted from 0.")
+            (first, _), (last, _) = parts[0][0], parts[-1][0]
+            error.add_note(f"Its clips are windows of recordings {first} to {last}, counted from 0.")
             raise
         return encode(inputs)
 
-    for clip, embeddings in zip(clips, _merged(enumerate(plans), encode_samples, batch_size), strict=True):
-        yield AudioPGFrameEmbeddings(
-            embeddings, patch_times(len(clip), sampling_rate=sampling_rate, patch_size=patch_size)
-        )
+    for embeddings in _merged(opened(), encode_samples, batch_size):
+        times = patch_times(lengths.popleft(), sampling_rate=sampling_rate, patch_size=patch_size)
+        yield AudioPGFrameEmbeddings(embeddings, times)
 
 
 def spectrogram_embeddings(
@@ -397,7 +386,6 @@ __all__ = [
     "EmbeddingOptions",
     "Window",
     "WindowOptions",
-    "check_mono",
     "frame_embeddings",
     "merge_windows",
     "patch_times",

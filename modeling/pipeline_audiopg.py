@@ -16,42 +16,15 @@ from torch import Tensor
 from transformers import AudioClassificationPipeline
 from transformers.pipelines.base import ChunkPipeline
 
-from .audio_audiopg import read_audio, resample
+from .audio_audiopg import read_waveform
 from .embedding_audiopg import (
     Window,
     WindowOptions,
-    check_mono,
     merge_windows,
     patch_times,
     plan_windows,
-    time_patch_means,
+    pool_mel_patches,
 )
-
-
-def read_waveform(audio: Any, sampling_rate: int) -> np.ndarray | Tensor:
-    """One mono waveform out of whatever stands for a recording.
-
-    Args:
-        audio: A path; a file's content as bytes; samples, already at `sampling_rate`; or a dictionary as `datasets`
-            has them, with `array` (or `raw`) and `sampling_rate`, or with `bytes` or `path`.
-        sampling_rate: Rate in Hz of the result.
-
-    Returns:
-        Shape `(samples,)`. Channels of a file are averaged, channels of an array are refused later.
-
-    Raises:
-        ImportError: as `read_audio`; samples at the right rate need no library.
-        ValueError: as `read_audio`, or if a dictionary holds no audio.
-
-    Example:
-        >>> read_waveform({"array": np.zeros(8000, dtype="float32"), "sampling_rate": 8000}, 16000).shape
-        torch.Size([16000])
-    """
-    if isinstance(audio, dict):
-        return _read_dictionary(audio, sampling_rate)
-    if isinstance(audio, (str, PathLike, bytes)):
-        return read_audio(audio, sampling_rate)
-    return audio
 
 
 class AudioPGFeatureExtractionPipeline(ChunkPipeline):
@@ -82,12 +55,14 @@ class AudioPGFeatureExtractionPipeline(ChunkPipeline):
 
         Args:
             inputs: One recording as `read_waveform` takes it, or a list, generator or data set of these.
-            options: `frames`, whether to return an embedding every 160 ms instead of one; `window_seconds` and
-                `overlap_seconds`, see `plan_windows`; `batch_size` and `num_workers`, see `Pipeline`.
+            options: `frames`, whether to return an embedding every 160 ms instead of one; `pooling`, "mean" or "mel",
+                as in `AudioPGModel.embed`; `window_seconds` and `overlap_seconds`, see `plan_windows`; `batch_size`
+                and `num_workers`, see `Pipeline`.
 
         Returns:
             For each recording a float32 array of shape `(hidden_size,)`, or with `frames` a dictionary of
-            `embeddings`, `(time patches, hidden_size)`, and `times`, their centres in seconds.
+            `embeddings`, `(time patches, hidden_size)`, and `times`, their centres in seconds. With "mel", embeddings
+            are as many times wider as there are patches along mel.
 
         Raises:
             ImportError: as `read_waveform`.
@@ -95,15 +70,29 @@ class AudioPGFeatureExtractionPipeline(ChunkPipeline):
         """
         return super().__call__(inputs, **options)
 
+    def save_pretrained(self, save_directory: str | PathLike, **kwargs: Any) -> None:  # type: ignore[override]
+        """Save the model and the feature extractor; the code of this pipeline goes with every model.
+
+        Args:
+            save_directory: Made if it does not exist.
+            kwargs: As for `PreTrainedModel.save_pretrained`.
+        """
+        # The parent would also note the task in the model's configuration here, where it is registered already:
+        # from then on `pipeline(..., model=self.model)` would ask for `trust_remote_code`.
+        self.model.save_pretrained(save_directory, **kwargs)
+        self.feature_extractor.save_pretrained(save_directory, **kwargs)
+
     def _sanitize_parameters(  # type: ignore[override]
         self,
         frames: bool | None = None,
+        pooling: str | None = None,
         window_seconds: float | None = None,
         overlap_seconds: float | None = None,
     ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
         windows = {"window_seconds": window_seconds, "overlap_seconds": overlap_seconds}
         windows = {name: value for name, value in windows.items() if value is not None}
-        return windows, {}, windows if frames is None else {**windows, "frames": frames}
+        forward = {} if pooling is None else {"pooling": pooling}
+        return windows, forward, windows if frames is None else {**windows, "frames": frames}
 
     def preprocess(  # type: ignore[override]
         self, audio: Any, **windows: Unpack[WindowOptions]
@@ -111,7 +100,6 @@ class AudioPGFeatureExtractionPipeline(ChunkPipeline):
         """Model inputs of one window after the other."""
         feature_extractor = self.feature_extractor
         waveform = read_waveform(audio, feature_extractor.sampling_rate)
-        check_mono(waveform)
         plan = self._plan(len(waveform), **windows)
         for window in plan:
             inputs = feature_extractor(
@@ -120,10 +108,10 @@ class AudioPGFeatureExtractionPipeline(ChunkPipeline):
             num_samples = torch.tensor([len(waveform)])
             yield {"is_last": window is plan[-1], "num_samples": num_samples, **inputs}
 
-    def _forward(self, inputs: dict[str, Any]) -> dict[str, Any]:  # type: ignore[override]
+    def _forward(self, inputs: dict[str, Any], pooling: str = "mean") -> dict[str, Any]:  # type: ignore[override]
         outputs = self.model(input_values=inputs["input_values"], attention_mask=inputs["attention_mask"])
         columns = self.model.config.num_mel_patches
-        frames = time_patch_means(outputs.last_hidden_state, columns)
+        frames = pool_mel_patches(outputs.last_hidden_state, columns, pooling)
         return {"frames": frames, "num_samples": inputs["num_samples"], "is_last": inputs["is_last"]}
 
     def postprocess(  # type: ignore[override]
@@ -171,33 +159,8 @@ class AudioPGAudioClassificationPipeline(AudioClassificationPipeline):
         """Nothing: the parent's list holds the classes that come with transformers and reports all others as wrong."""
 
 
-def _read_dictionary(audio: dict[str, Any], sampling_rate: int) -> np.ndarray | Tensor:
-    samples = audio.get("raw") if audio.get("array") is None else audio["array"]
-    if samples is not None and "sampling_rate" in audio:
-        return _resample(samples, audio["sampling_rate"], sampling_rate)
-    file = audio.get("path") if audio.get("bytes") is None else audio["bytes"]
-    if samples is None and file is not None:
-        return read_waveform(file, sampling_rate)
-    raise ValueError(
-        'A recording in a dictionary has "array" (or "raw") and "sampling_rate", or else "bytes" or "path", and this '
-        f"one has {sorted(audio)}. Add what is missing."
-    )
-
-
-def _resample(samples: Any, from_rate: int, to_rate: int) -> Any:
-    if from_rate == to_rate:
-        return samples
-    waveform = torch.as_tensor(samples)
-    check_mono(waveform)
-    return resample(waveform.float() if waveform.is_floating_point() else _full_scale(waveform), from_rate, to_rate)
-
-
-def _full_scale(waveform: Tensor) -> Tensor:
-    return waveform.to(torch.float32) / -torch.iinfo(waveform.dtype).min
-
-
 def _as_array(waveform: Any) -> Any:
     return waveform.numpy(force=True) if isinstance(waveform, Tensor) else waveform
 
 
-__all__ = ["AudioPGAudioClassificationPipeline", "AudioPGFeatureExtractionPipeline", "read_waveform"]
+__all__ = ["AudioPGAudioClassificationPipeline", "AudioPGFeatureExtractionPipeline"]

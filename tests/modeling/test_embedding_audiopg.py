@@ -2,11 +2,14 @@ import os
 import subprocess
 import sys
 from itertools import pairwise
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 
+from audiopg.modeling.audio_audiopg import read_audio
 from audiopg.modeling.configuration_audiopg import AudioPGConfig
 from audiopg.modeling.embedding_audiopg import (
     merge_windows,
@@ -202,10 +205,25 @@ def test_windows_that_cannot_be_are_refused(options, message):
         plan_windows(20 * RATE, **options)
 
 
+def test_files_and_decoded_audio_are_embedded_like_their_samples(model, tmp_path):
+    stereo = np.stack([noise(30 * 8000), noise(30 * 8000, 1)], axis=1)
+    path = tmp_path / "clip.wav"
+    soundfile.write(path, stereo, 8000, subtype="FLOAT")
+    decoded = SimpleNamespace(data=torch.from_numpy(stereo.T.copy()), sample_rate=8000)
+    decoder = SimpleNamespace(get_all_samples=lambda: decoded)
+    expected = model.embed([read_audio(path), noise(8000)], AudioPGFeatureExtractor())
+    for recording in (path, path.read_bytes(), decoder, {"array": stereo, "sampling_rate": 8000}):
+        embeddings = model.embed([recording, noise(8000)], AudioPGFeatureExtractor())
+        torch.testing.assert_close(embeddings, expected, atol=1e-5, rtol=0)
+    [frames] = model.embed_frames(decoder, AudioPGFeatureExtractor())
+    torch.testing.assert_close(frames.embeddings.mean(0), expected[0], atol=1e-5, rtol=0)
+    assert len(frames.times) == len(frames.embeddings)
+
+
 def test_bad_samples_are_refused_with_the_recording_they_are_in(model):
-    stereo = [noise(8000), np.zeros((8000, 2), dtype=np.float32)]
-    with pytest.raises(ValueError, match="recording 1 has"):
-        model.embed(stereo, AudioPGFeatureExtractor())
+    many = [noise(8000), np.zeros((8000, 20), dtype=np.float32)]
+    with pytest.raises(ValueError, match=r"recording 1 has \(8000, 20\)"):
+        model.embed(many, AudioPGFeatureExtractor())
     broken = noise(8000)
     broken[3] = np.nan
     with pytest.raises(ValueError, match="NaN") as error:

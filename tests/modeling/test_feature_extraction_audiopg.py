@@ -1,14 +1,19 @@
+import array
 import json
 import subprocess
 import sys
+from io import BytesIO
 
 import numpy as np
+import pandas
 import pytest
+import soundfile
 import torch
 from torchaudio.compliance import kaldi
 from transformers import pipeline
 
 from audiopg.modeling import feature_extraction_audiopg
+from audiopg.modeling.audio_audiopg import read_audio
 from audiopg.modeling.configuration_audiopg import AudioPGConfig
 from audiopg.modeling.feature_extraction_audiopg import REFERENCE_STATISTICS, AudioPGFeatureExtractor
 from audiopg.modeling.modeling_audiopg import AudioPGForAudioClassification
@@ -87,6 +92,16 @@ def test_a_clip_of_25_ms_is_one_frame_in_one_patch(feature_extractor):
         lambda clip: [torch.from_numpy(clip)],
         lambda clip: torch.from_numpy(clip)[None],
         lambda clip: torch.from_numpy(clip).double(),
+        lambda clip: clip.astype(">f4"),
+        lambda clip: clip.astype(np.longdouble),
+        lambda clip: np.ma.masked_array(clip, mask=False),
+        lambda clip: np.repeat(clip, 2)[::2],
+        lambda clip: array.array("f", clip.tolist()),
+        lambda clip: (clip for _ in range(1)),
+        lambda clip: pandas.Series(clip, index=range(5, 5 + len(clip))),
+        lambda clip: np.stack([clip, clip], axis=1),
+        lambda clip: [np.stack([clip, clip])],
+        lambda clip: torch.from_numpy(clip).expand(1, 2, -1),
     ],
     ids=str,
 )
@@ -102,10 +117,21 @@ def test_read_only_arrays_are_taken_without_a_warning(feature_extractor):
     assert torch.isfinite(extract(feature_extractor, clip)["input_values"]).all()
 
 
-@pytest.mark.parametrize(("dtype", "full_scale"), [(np.int16, 2**15), (np.int32, 2**31)])
-def test_integer_samples_equal_their_float_values(feature_extractor, dtype, full_scale):
-    samples = (noise(8000).clip(-1, 1) * (full_scale - 1)).astype(dtype)
-    as_floats = samples.astype(np.float64) / full_scale
+@pytest.mark.parametrize(
+    ("dtype", "full_scale", "silence"),
+    [
+        (np.int8, 2**7, 0),
+        (np.int16, 2**15, 0),
+        (np.int32, 2**31, 0),
+        (np.uint8, 2**7, 2**7),
+        (np.uint16, 2**15, 2**15),
+        (">i2", 2**15, 0),
+        (">i4", 2**31, 0),
+    ],
+)
+def test_integer_samples_equal_their_float_values(feature_extractor, dtype, full_scale, silence):
+    samples = (noise(8000).clip(-1, 1) * (full_scale - 1) + silence).astype(dtype)
+    as_floats = (samples.astype(np.float64) - silence) / full_scale
     assert torch.equal(
         extract(feature_extractor, samples)["input_values"], extract(feature_extractor, as_floats)["input_values"]
     )
@@ -234,17 +260,37 @@ def with_value(value, count):
         (np.zeros((0, 16000)), "no clip in the input"),
         (np.zeros(0), "at least 25 ms .400 samples., and clip 0 has 0 samples"),
         ([noise(8000), noise(399)], "clip 1 has 399 samples"),
-        (np.zeros((16000, 2)), r"has \(16000, 2\), which looks like channels"),
-        (torch.zeros(2, 16000, 2), "looks like channels"),
-        ([noise(8000), np.zeros((2, 8000))], r"clip 1 has \(2, 8000\).*clip.mean\(0\)"),
+        ([noise(8000), np.zeros((20, 8000))], r"clip 1 has \(20, 8000\).*waveform.mean\(0\)"),
+        ([noise(8000), np.zeros((4, 6))], r"clip 1 has \(4, 6\)"),
+        (torch.zeros(2, 3, 4, 16000), r"clip 0 has \(3, 4, 16000\)"),
         ([noise(8000), with_value(np.nan, 3)], "clip 1 has 3 NaN or infinite samples of 8000"),
         (with_value(-np.inf, 2), "clip 0 has 2 NaN or infinite samples"),
         (20000.0 * noise(8000), "pass them as int16 or divide them by 32768"),
-        (np.zeros(8000, dtype=np.uint8), "clip 0 has torch.uint8"),
+        (np.zeros(8000, dtype=np.uint32), "clip 0 has torch.uint32"),
+        ([0] * 8000, "clip 0 has torch.int64"),
+        ([2**70] * 8000, "clip 0 is a list of object"),
+        ([1e300] * 8000, "clip 0 has 8000 NaN or infinite"),
+        (np.zeros(8000, dtype=bool), "clip 0 is a ndarray of bool"),
+        (torch.zeros(8000, dtype=torch.bool), "clip 0 has torch.bool"),
+        (np.zeros(8000, dtype=complex), "clip 0 is a ndarray of complex128"),
+        (torch.zeros(8000, dtype=torch.complex64), "clip 0 has torch.complex64"),
+        (np.zeros(8000, dtype=object), "clip 0 is a ndarray of object"),
+        (np.zeros(8000, dtype="M8[s]"), "clip 0 is a ndarray of datetime64"),
+        (np.zeros(8000, dtype=[("left", "f4")]), "clip 0 is a ndarray of .*left"),
+        (np.ma.masked_less(noise(8000), 0), r"and \d+ of clip 0 are masked"),
+        (np.float32(0.1), r"clip 0 is a ndarray of float32 and of the shape \(\)"),
+        (torch.tensor(0.1), r"clip 0 has \(\)"),
+        (torch.zeros(8000).to_sparse(), "clip 0 is a tensor that is torch.sparse_coo"),
+        (torch.zeros(8000, device="meta"), "on the device meta"),
+        ([[[0.0], [0.0, 1.0]]], "clip 0 makes none"),
+        (0.5, "got a float"),
+        ([None], "clip 0 cannot be used: it is missing"),
         (np.zeros(8000, dtype=np.int64), "clip 0 has torch.int64"),
-        ("recording.wav", "takes samples, and got a str"),
-        ({"array": noise(8000)}, "takes samples, and got a dict"),
-        (["recording.wav"], "clip 0 is a str"),
+        ("recording.wav", "recording.wav cannot be used: there is no such file"),
+        (["recording.wav"], "recording.wav cannot be used: there is no such file"),
+        (b"nothing", "The audio given as bytes cannot be used"),
+        ({"array": noise(8000)}, "Add what is missing"),
+        ({"bytes": None, "path": None}, "both its bytes and its path are missing"),
     ],
 )
 def test_what_is_not_a_clip_is_refused(feature_extractor, audio, message):
@@ -259,12 +305,104 @@ def test_another_sampling_rate_is_refused_with_the_remedy(feature_extractor):
         feature_extractor(noise(44100), sampling_rate=44100)
 
 
+def test_files_decoders_and_rows_of_data_sets_are_taken_like_their_samples(feature_extractor, tmp_path):
+    stereo = np.stack([noise(22050), noise(22050, seed=1)], axis=1)
+    path = tmp_path / "clip.wav"
+    soundfile.write(path, stereo, 22050, subtype="FLOAT")
+    mono = read_audio(path)
+    expected = extract(feature_extractor, [mono, noise(8000)])
+    decoder = type("Decoder", (), {})()
+    samples = type("Samples", (), {"data": torch.from_numpy(stereo.T.copy()), "sample_rate": 22050})()
+    decoder.get_all_samples = lambda: samples
+    for recording in (
+        path,
+        str(path),
+        path.read_bytes(),
+        BytesIO(path.read_bytes()),
+        decoder,
+        samples,
+        {"bytes": path.read_bytes(), "path": None},
+        {"bytes": None, "path": str(path)},
+        {"array": stereo, "sampling_rate": 22050},
+    ):
+        inputs = extract(feature_extractor, [recording, noise(8000)])
+        torch.testing.assert_close(inputs["input_values"], expected["input_values"], atol=1e-4, rtol=0)
+        assert torch.equal(inputs["attention_mask"], expected["attention_mask"])
+    alone = extract(feature_extractor, decoder)["input_values"]
+    torch.testing.assert_close(alone, extract(feature_extractor, mono)["input_values"], atol=1e-4, rtol=0)
+
+
+def test_an_array_alone_with_a_long_second_dimension_is_a_batch_and_not_channels(feature_extractor):
+    assert extract(feature_extractor, np.zeros((2, 16000)))["input_values"].shape == (2, 112, 128)
+    assert extract(feature_extractor, np.zeros((16000, 2)))["input_values"].shape == (1, 112, 128)
+
+
+def test_the_call_of_the_audio_classification_guide_crops_in_samples(feature_extractor):
+    clips = [noise(20000), noise(9000, seed=1)]
+    inputs = feature_extractor(clips, sampling_rate=SAMPLING_RATE, max_length=16000, truncation=True)
+    expected = extract(feature_extractor, [clips[0][:16000], clips[1]])
+    for name, values in expected.items():
+        assert torch.equal(inputs[name], values)
+
+
+def test_padding_to_a_length_marks_what_is_padding(feature_extractor):
+    clips = [noise(20000), noise(9000, seed=1)]
+    options = {"padding": "max_length", "max_length": 32000, "truncation": True}
+    inputs = extract(feature_extractor, clips, **options)
+    whole = extract(feature_extractor, [*clips, noise(32000)])
+    for name in inputs:
+        assert torch.equal(inputs[name], whole[name][:2])
+    with pytest.raises(ValueError, match=r"pads clips to max_length=16000 samples, and clip 0 has 20000.*truncation"):
+        extract(feature_extractor, clips, padding="max_length", max_length=16000)
+    longer = extract(feature_extractor, clips, pad_to_multiple_of=32000)
+    assert torch.equal(longer["input_values"], inputs["input_values"])
+
+
+def test_without_padding_each_clip_is_as_it_is_alone(feature_extractor):
+    clips = [noise(20000), noise(9000, seed=1)]
+    inputs = extract(feature_extractor, clips, padding=False, return_tensors=None)
+    for clip, values, mask in zip(clips, inputs["input_values"], inputs["attention_mask"], strict=True):
+        alone = extract(feature_extractor, clip, return_tensors="np")
+        np.testing.assert_array_equal(values, alone["input_values"][0])
+        np.testing.assert_array_equal(mask, alone["attention_mask"][0])
+    with pytest.raises(ValueError, match="Clips of 9000 to 20000 samples make one array only with padding"):
+        extract(feature_extractor, clips, padding=False)
+    equal = [clips[1], clips[1]]
+    without = extract(feature_extractor, equal, padding=False)["input_values"]
+    assert torch.equal(without, extract(feature_extractor, equal)["input_values"])
+
+
+def test_no_tensors_are_a_list_of_arrays_that_a_data_set_can_hold(feature_extractor):
+    inputs = extract(feature_extractor, [noise(20000), noise(9000)], return_tensors=None)
+    expected = extract(feature_extractor, [noise(20000), noise(9000)])
+    assert isinstance(inputs["input_values"], list)
+    for name, values in expected.items():
+        np.testing.assert_array_equal(np.stack(inputs[name]), values)
+
+
+def test_raw_speech_is_an_older_name_of_audio(feature_extractor):
+    expected = extract(feature_extractor, noise(8000))["input_values"]
+    assert torch.equal(
+        feature_extractor(raw_speech=noise(8000), sampling_rate=SAMPLING_RATE)["input_values"], expected
+    )
+    for arguments in ({}, {"audio": noise(8000), "raw_speech": noise(8000)}):
+        with pytest.raises(ValueError, match="pass one of the two"):
+            feature_extractor(sampling_rate=SAMPLING_RATE, **arguments)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"padding": "max_length"}, "`padding` is True"),
-        ({"padding": False}, "`padding` is True"),
+        ({"padding": "max_length"}, "need `max_length`, in samples"),
+        ({"truncation": True}, "need `max_length`, in samples"),
+        ({"max_length": 16000}, "it says nothing without one of them"),
+        ({"max_length": 0, "truncation": True}, "`max_length` is a number of samples"),
+        ({"max_length": 1.0, "truncation": True}, "`max_length` is a number of samples"),
+        ({"max_length": 399, "truncation": True}, "clip 0 has 399 samples"),
+        ({"truncation": "longest_first", "max_length": 16000}, "`truncation` is True or False"),
+        ({"padding": "left"}, "`padding` is True"),
         ({"return_tensors": "tf"}, "`return_tensors` is"),
+        ({"do_normalize": True}, "has no option 'do_normalize'"),
     ],
 )
 def test_unknown_options_are_refused(feature_extractor, options, message):

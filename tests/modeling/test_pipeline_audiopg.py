@@ -1,4 +1,6 @@
 import logging
+from io import BytesIO
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -7,11 +9,10 @@ import torch
 from transformers import pipeline
 
 from audiopg import AudioPGAudioClassificationPipeline
-from audiopg.modeling.audio_audiopg import AudioFileError, read_audio
+from audiopg.modeling.audio_audiopg import AudioFileError, read_audio, read_waveform
 from audiopg.modeling.configuration_audiopg import AudioPGConfig
 from audiopg.modeling.feature_extraction_audiopg import AudioPGFeatureExtractor
 from audiopg.modeling.modeling_audiopg import AudioPGForAudioClassification, AudioPGModel
-from audiopg.modeling.pipeline_audiopg import read_waveform
 
 SMALL = {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
 RATE = 16000
@@ -56,6 +57,15 @@ def recording(tmp_path):
     return tmp_path / "recording.flac"
 
 
+@pytest.fixture
+def decoder(recording):
+    """What `datasets` has in a column of audio."""
+    samples = SimpleNamespace(
+        data=torch.from_numpy(soundfile.read(recording, dtype="float32")[0].T), sample_rate=44100
+    )
+    return SimpleNamespace(get_all_samples=lambda: samples)
+
+
 @pytest.mark.parametrize("batch_size", [1, 3])
 def test_the_pipeline_gives_what_the_model_gives(embed, model, batch_size):
     clips = [noise(length, seed) for seed, length in enumerate([16000, 25 * RATE, 400, 12 * RATE, 50000])]
@@ -69,7 +79,7 @@ def test_the_pipeline_gives_what_the_model_gives(embed, model, batch_size):
         np.testing.assert_allclose(one["times"], other.times)
 
 
-def test_paths_bytes_rows_of_a_data_set_and_arrays_are_one_recording(embed, recording):
+def test_paths_bytes_rows_of_a_data_set_and_arrays_are_one_recording(embed, recording, decoder):
     mono = read_audio(recording)
     stereo, _ = soundfile.read(recording, dtype="float32")
     expected = embed(mono)
@@ -83,6 +93,10 @@ def test_paths_bytes_rows_of_a_data_set_and_arrays_are_one_recording(embed, reco
         {"bytes": None, "path": str(recording)},
         {"array": stereo.mean(axis=1), "sampling_rate": 44100},
         {"raw": mono, "sampling_rate": RATE},
+        {"array": stereo, "sampling_rate": 44100},
+        {"array": stereo.T, "sampling_rate": 44100},
+        BytesIO(content),
+        decoder,
     ):
         np.testing.assert_allclose(embed(same), expected, atol=1e-5)
     np.testing.assert_allclose(embed([str(recording), mono])[0], expected, atol=1e-5)
@@ -110,14 +124,20 @@ def test_integers_of_another_rate_keep_their_scale():
 
 
 def test_a_classifier_takes_files_without_ffmpeg_and_is_not_called_unsupported(
-    classify, recording, monkeypatch, caplog
+    classify, recording, decoder, monkeypatch, caplog
 ):
     monkeypatch.setenv("PATH", "")  # FFmpeg, if there is one, is out of reach
     with caplog.at_level(logging.ERROR, logger="transformers"):
         expected = classify(read_audio(recording).numpy())
         classify.check_model_type({})
     assert not caplog.records
-    for same in (str(recording), recording.read_bytes(), {"path": str(recording)}):
+    for same in (
+        str(recording),
+        recording.read_bytes(),
+        {"path": str(recording)},
+        BytesIO(recording.read_bytes()),
+        decoder,
+    ):
         answer = classify(same)
         assert [entry["label"] for entry in answer] == [entry["label"] for entry in expected]
         assert [entry["score"] for entry in answer] == pytest.approx([entry["score"] for entry in expected], abs=1e-6)
@@ -131,10 +151,11 @@ def test_what_is_no_recording_is_refused(embed, tmp_path):
         (str(tmp_path / "nowhere.wav"), "there is no such file"),
         (broken, "libsndfile cannot decode it"),
         (b"no sound", "The audio given as bytes cannot be used"),
-        ("https://example.org/a.wav", "Download it first"),
+        ("nowhere://a.wav", "Download it first"),
         ({"array": noise(8000)}, "Add what is missing"),
         ({"sampling_rate": RATE}, "Add what is missing"),
-        (np.zeros((2, 8000), dtype=np.float32), r"mono.*\(2, 8000\)"),
+        (np.zeros((20, 8000), dtype=np.float32), r"mono.*\(20, 8000\)"),
+        (None, "it is missing"),
         (noise(100), "at least 25 ms"),
     ):
         with pytest.raises(ValueError, match=message):
