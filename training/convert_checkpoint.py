@@ -4,20 +4,21 @@
     python training/convert_checkpoint.py audiomae.pth runs/audiomae --encoder_only
     python training/convert_checkpoint.py vit-mae-base runs/imagenet
 
-Three kinds of file are read: the research code's `.pth` (weights under `model_state_dict`), AudioMAE's `.pth` (weights
-under `model`) and `.safetensors` whose weights start with `model_state_dict.`. Sizes come from the shapes of the
-weights; only the numbers of heads and of mel bands leave no trace there, and are options. A folder is read as a ViTMAE
-of transformers (`facebook/vit-mae-base` and its kin), a masked autoencoder of images: it goes on with grey pictures
-whose rows are frames. A weight without a name here, a missing one, or positions unlike ours end the conversion. A
-decoder of another kind (AudioMAE's can be made of Swin blocks) is left out with `--encoder_only`. A card in the folder
-says where the weights come from and what they have seen.
+Files of `torch.save` and `.safetensors` are read, without running code of theirs: the research code's (weights under
+`model_state_dict`), AudioMAE's (under `model`), and weights alone, from `DataParallel` and `torch.compile` too. Sizes
+come from the shapes of the weights; only the numbers of heads and of mel bands leave no trace there, and are options.
+A folder is read as a ViTMAE of transformers (`facebook/vit-mae-base` and its kin), a masked autoencoder of images: it
+goes on with grey pictures whose rows are frames. A weight without a name here, a missing one, a classifier's, or
+positions unlike ours end the conversion. A decoder of another kind (AudioMAE's can be made of Swin blocks) is left
+out with `--encoder_only`. A card in the folder says where the weights come from and what they have seen.
 """
 
 import argparse
 import logging
 from pathlib import Path
 
-from audiopg.training.publishing.research_weights import convert, convert_state_dict, logger, read_checkpoint
+from audiopg.training.publishing.research_weights import convert, convert_state_dict, logger
+from audiopg.training.publishing.weight_files import read_checkpoint
 
 __all__ = ["convert", "convert_state_dict", "main", "read_checkpoint"]
 
@@ -37,7 +38,10 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--encoder_only", action="store_true", help="leave out the decoder, of whatever kind it is")
     parser.add_argument("--license", dest="license_name", help="of the weights, for the card (default: not known)")
     options = vars(parser.parse_args(arguments))
-    model = convert(options.pop("input"), folder := options.pop("output"), **options)
+    try:
+        model = convert(options.pop("input"), folder := options.pop("output"), **options)
+    except (OSError, ValueError) as error:
+        parser.exit(2, f"{parser.prog}: {error}\n")
     config = model.config
     heads = (config.num_attention_heads, config.decoder_num_attention_heads)
     size = model.num_parameters() / 1e6

@@ -1,16 +1,14 @@
 """Research checkpoints of masked autoencoders as AudioPG models: names, shapes and positions, each checked."""
 
-import argparse
 import json
 import logging
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
 from audiopg.modeling.configuration_audiopg import AudioPGConfig
@@ -19,6 +17,7 @@ from audiopg.modeling.modeling_audiopg import AudioPGForPreTraining, AudioPGMode
 from audiopg.modeling.patches_audiopg import sincos_positions
 from audiopg.training.publishing.cards import converted_card
 from audiopg.training.publishing.hub import write_hub_folder
+from audiopg.training.publishing.weight_files import read_checkpoint
 
 logger = logging.getLogger(__name__)
 
@@ -67,6 +66,9 @@ AUDIOSET_STATISTICS: dict[str, Any] = {
 }
 """Standardisation that both code bases train with; our own models use statistics of synthesized clips instead."""
 
+CLASSIFIER = ("head.", "fc_norm.", "classifier.")
+"""How the names of a fine-tuned model's last layers start: no encoder is left behind as it was pre-trained."""
+
 POSITIONS = ("pos_embed", "decoder_pos_embed")
 
 # Names of ViTMAE's weights, as files and memory of different versions have them, to those of MAE; applied in order.
@@ -88,37 +90,8 @@ VITMAE_RENAMES = (
     (r"\.layernorm_after\.", ".norm2."),
 )
 # Taken over from ViTMAE's configuration; the sizes are read off the weights.
+VITMAE_HEADS = ("num_attention_heads", "decoder_num_attention_heads")
 VITMAE_SETTINGS = ("hidden_act", "layer_norm_eps", "mask_ratio", "norm_pix_loss")
-
-
-def read_checkpoint(path: Path) -> dict[str, Tensor]:
-    """Read the weights of a research checkpoint, under the names that they have there.
-
-    Args:
-        path: A `.pth` or `.safetensors` file. A `.pth` is read without running any code that it may carry.
-
-    Returns:
-        Weights by name.
-
-    Raises:
-        ValueError: if the file holds no weights where one of the three kinds keeps them.
-    """
-    if path.suffix == ".safetensors":
-        prefix = "model_state_dict."
-        weights = {name.removeprefix(prefix): w for name, w in load_file(path).items() if name.startswith(prefix)}
-        if not weights:
-            raise ValueError(
-                f"Weights must be named {prefix}*, got none in {path}: is it a checkpoint of another code?"
-            )
-        return weights
-    # AudioMAE keeps its command line beside the weights, as a plain argparse.Namespace.
-    with torch.serialization.safe_globals([argparse.Namespace]):
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    for key in ("model_state_dict", "model"):
-        if isinstance(content, Mapping) and key in content:
-            return dict(content[key])
-    found = sorted(map(str, content)) if isinstance(content, Mapping) else type(content).__name__
-    raise ValueError(f"Weights must be under `model_state_dict` or `model`, got {found} in {path}: wrap them so.")
 
 
 def read_vitmae(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -136,15 +109,13 @@ def read_vitmae(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     Raises:
         ValueError: if the folder holds no ViTMAE.
     """
-    path = folder / "config.json"
-    config = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    if config.get("model_type") != "vit_mae":
-        found = repr(config.get("model_type")) if config else "no config.json"
-        raise ValueError(f"A folder must hold a ViTMAE (model_type 'vit_mae'), got {found} in {folder}.")
+    config = _vitmae_config(folder / "config.json")
     weights = {_mae_name(name): weight for name, weight in _load_weights(folder).items()}
     for name in [name for name in weights if ".attn.q." in name]:
-        parts = [weights.pop(name.replace(".attn.q.", f".attn.{part}.")) for part in "qkv"]
-        weights[name.replace(".attn.q.", ".attn.qkv.")] = torch.cat(parts)
+        names = [name.replace(".attn.q.", f".attn.{part}.") for part in "qkv"]
+        _check_there(names, weights, folder)
+        weights[name.replace(".attn.q.", ".attn.qkv.")] = torch.cat([weights.pop(name) for name in names])
+    _check_there(["patch_embed.proj.weight", "pos_embed"], weights, folder)
     kernel = weights["patch_embed.proj.weight"]
     weights["patch_embed.proj.weight"] = kernel.sum(dim=1, keepdim=True)
     for name in ("decoder_pred.weight", "decoder_pred.bias"):
@@ -153,11 +124,28 @@ def read_vitmae(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     return config, weights
 
 
+def _vitmae_config(path: Path) -> dict[str, Any]:
+    try:
+        config = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    except ValueError as error:
+        raise ValueError(f"{path} must be JSON, and is not ({error}): download it again.") from error
+    kind = config.get("model_type") if isinstance(config, dict) else None
+    if kind != "vit_mae":
+        found = repr(kind) if config else "no config.json"
+        raise ValueError(f"A folder must hold a ViTMAE (model_type 'vit_mae'), got {found} in {path.parent}.")
+    _check_there(VITMAE_HEADS, config, path)
+    return config
+
+
+def _check_there(names: Sequence[str], content: Mapping[str, Any], where: Path) -> None:
+    if missing := [name for name in names if name not in content]:
+        raise ValueError(f"A ViTMAE must have {missing}, and {where} lacks them: download it again.")
+
+
 def _load_weights(folder: Path) -> dict[str, Tensor]:
-    if (folder / "model.safetensors").is_file():
-        return load_file(folder / "model.safetensors")
-    if (folder / "pytorch_model.bin").is_file():
-        return torch.load(folder / "pytorch_model.bin", map_location="cpu", weights_only=True)
+    for name in ("model.safetensors", "pytorch_model.bin"):
+        if (folder / name).is_file():
+            return read_checkpoint(folder / name)
     raise ValueError(f"Weights must be in model.safetensors or pytorch_model.bin, got neither in {folder}.")
 
 
@@ -200,8 +188,13 @@ def convert_state_dict(
         >>> convert_state_dict({"head.weight": torch.zeros(50, 768)})
         Traceback (most recent call last):
         ...
-        ValueError: Every weight must have a place in our model, got no place for ['head.weight']...
+        ValueError: Weights must be those of a masked autoencoder, got a classifier's in ['head.weight']...
     """
+    if head := sorted(name for name in state_dict if name.startswith(CLASSIFIER)):
+        raise ValueError(
+            f"Weights must be those of a masked autoencoder, got a classifier's in {head}: this checkpoint was "
+            "fine-tuned, so convert the pre-trained one that it started from."
+        )
     if encoder_only:
         state_dict = {name: w for name, w in state_dict.items() if not name.startswith(("decoder_", "mask_token"))}
     unknown = sorted(name for name in state_dict if _pattern(name) not in RENAMES and name not in POSITIONS)
@@ -303,8 +296,8 @@ def convert(
         The model: `AudioPGForPreTraining`, or `AudioPGModel` if there is no decoder.
 
     Raises:
-        ValueError: as `read_checkpoint`, `read_vitmae` and `convert_state_dict`.
-        RuntimeError: if a weight of our model is missing, or has another shape.
+        ValueError: as `read_checkpoint`, `read_vitmae` and `convert_state_dict`; or if a weight of our model is
+            missing, or has another shape.
     """
     if source.is_dir():
         settings, weights = _convert_vitmae(*read_vitmae(source), options)
@@ -322,18 +315,34 @@ def convert(
     else:
         model = AudioPGModel(config)
         weights = {name.removeprefix("audiopg."): w for name, w in weights.items()}
-    model.load_state_dict(weights, strict=True)
+    _load(model, weights)
     write_hub_folder(
         model, extractor, folder, converted_card(folder.name, model, extractor, source.name, license_name)
     )
     return model
 
 
+def _load(model: AudioPGForPreTraining | AudioPGModel, weights: Mapping[str, Tensor]) -> None:
+    ours = model.state_dict()
+    missing = sorted(ours.keys() - weights.keys())
+    shapes = [
+        f"{name} {tuple(w.shape)} for {tuple(ours[name].shape)}"
+        for name, w in weights.items()
+        if name in ours and w.shape != ours[name].shape
+    ]
+    if missing or shapes:
+        raise ValueError(
+            f"Every weight of our model must be there in its shape, got none for {missing} and other shapes of "
+            f"{shapes}: is the checkpoint whole, and do its blocks have one size?"
+        )
+    model.load_state_dict(weights, strict=True)
+
+
 def _convert_vitmae(
     theirs: dict[str, Any], weights: Mapping[str, Tensor], options: dict[str, Any]
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """`convert_state_dict` with what ViTMAE's configuration knows; transformers leaves no default out of it."""
-    heads = {name: theirs[name] for name in ("num_attention_heads", "decoder_num_attention_heads")}
+    heads = {name: theirs[name] for name in VITMAE_HEADS}
     columns = math.isqrt(weights["pos_embed"].shape[1] - 1)  # pictures are square
     settings, converted = convert_state_dict(weights, **{**options, **heads}, columns=columns)
     return settings | {name: theirs[name] for name in VITMAE_SETTINGS if name in theirs}, converted

@@ -21,7 +21,6 @@ from audiopg.training.publishing.research_weights import (
     ENCODER_RENAMES,
     RENAMES,
     convert_state_dict,
-    read_checkpoint,
     read_vitmae,
 )
 
@@ -104,16 +103,38 @@ def test_pixels_of_the_patch_projection_stay_time_major(research_weights):
     assert set(pixel.tolist()) == {3 * 16 + 5}
 
 
+def refused(capsys, *words) -> str:
+    """What the command line says when it does not convert."""
+    with pytest.raises(SystemExit) as stop:
+        main([*map(str, words)])
+    assert stop.value.code == 2
+    message = capsys.readouterr().err
+    assert "weights_only" not in message
+    assert message.count("\n") == 1
+    return message
+
+
 def test_unknown_weight_is_refused(research_weights):
-    research_weights["head.weight"] = torch.zeros(50, 32)
-    with pytest.raises(ValueError, match=r"got no place for \['head.weight'\]"):
+    research_weights["gate.weight"] = torch.zeros(50, 32)
+    with pytest.raises(ValueError, match=r"got no place for \['gate.weight'\]"):
         convert_state_dict(research_weights, num_attention_heads=2)
 
 
-def test_missing_weight_is_refused(research_weights, tmp_path):
+@pytest.mark.parametrize("name", ["head.weight", "fc_norm.bias", "classifier.dense.weight"])
+@pytest.mark.parametrize("encoder_only", [False, True])
+def test_a_fine_tuned_checkpoint_is_refused_as_one(name, encoder_only, research_weights):
+    research_weights[name] = torch.zeros(50, 32)
+    with pytest.raises(ValueError, match=r"a classifier's in .* was fine-tuned"):
+        convert_state_dict(research_weights, num_attention_heads=2, encoder_only=encoder_only)
+
+
+def test_missing_and_misshapen_weights_are_refused(research_weights, tmp_path, capsys):
     del research_weights["blocks.1.norm2.bias"]
-    with pytest.raises(RuntimeError, match=r"Missing key.*audiopg.layers.1.layernorm_after.bias"):
-        main([str(save_as("research", research_weights, tmp_path)), str(tmp_path / "out"), *OPTIONS])
+    research_weights["blocks.1.norm2.weight"] = torch.zeros(31)
+    source = save_as("research", research_weights, tmp_path)
+    message = refused(capsys, source, tmp_path / "out", *OPTIONS)
+    assert "got none for ['audiopg.layers.1.layernorm_after.bias']" in message
+    assert "audiopg.layers.1.layernorm_after.weight (31,) for (32,)" in message
 
 
 @pytest.mark.parametrize("name", ["pos_embed", "decoder_pos_embed"])
@@ -134,25 +155,15 @@ def test_heads_that_cannot_be_64_wide_must_be_given(research_weights):
         convert_state_dict(research_weights)
 
 
-def test_decoder_of_another_kind_can_be_left_out(model, research_weights, tmp_path):
+def test_decoder_of_another_kind_can_be_left_out(model, research_weights, tmp_path, capsys):
     research_weights["decoder_blocks.0.attn.relative_position_bias_table"] = torch.zeros(49, 4)
     source = save_as("audiomae", research_weights, tmp_path)
-    with pytest.raises(ValueError, match="encoder_only"):
-        main([str(source), str(tmp_path / "out"), *OPTIONS])
+    assert "encoder_only" in refused(capsys, source, tmp_path / "out", *OPTIONS)
     main([str(source), str(tmp_path / "out"), *OPTIONS, "--encoder_only"])
     loaded, report = AudioPGModel.from_pretrained(tmp_path / "out", output_loading_info=True)
     assert not any(report.values())
     values = torch.randn(1, 64, 128, generator=torch.Generator().manual_seed(0))
     assert torch.equal(loaded(values).last_hidden_state, model.audiopg(values).last_hidden_state)
-
-
-def test_file_without_weights_is_refused(tmp_path):
-    torch.save({"weights": {}}, tmp_path / "a.pth")
-    with pytest.raises(ValueError, match=r"`model_state_dict` or `model`, got \['weights'\]"):
-        read_checkpoint(tmp_path / "a.pth")
-    save_file({"loss": torch.ones(1)}, tmp_path / "a.safetensors")
-    with pytest.raises(ValueError, match=r"named model_state_dict\.\*, got none"):
-        read_checkpoint(tmp_path / "a.safetensors")
 
 
 def test_folder_loads_where_audiopg_is_not_installed(model, research_weights, tmp_path):
@@ -258,15 +269,14 @@ def test_a_converted_vitmae_takes_audio_and_says_that_it_has_seen_pictures(vitma
     assert extractor.statistics["source"] == "images: the weights are those of vit-mae-toy"
 
 
-def test_a_vitmae_trained_with_other_positions_is_refused(vitmae, tmp_path):
+def test_a_vitmae_trained_with_other_positions_is_refused(vitmae, tmp_path, capsys):
     """Such as those of a run that began from transformers' random weights: zeros, which were never trained."""
     (tmp_path / "model").mkdir()
     (tmp_path / "model/config.json").write_text((vitmae[1] / "config.json").read_text())
     weights = vitmae[0].state_dict()
     weights["vit.embeddings.position_embeddings"] = torch.zeros(1, 65, 32)
     torch.save(weights, tmp_path / "model/pytorch_model.bin")
-    with pytest.raises(ValueError, match="must equal the sin-cos positions"):
-        main([str(tmp_path / "model"), str(tmp_path / "out")])
+    assert "must equal the sin-cos positions" in refused(capsys, tmp_path / "model", tmp_path / "out")
 
 
 def test_a_folder_of_another_kind_is_refused(tmp_path):
@@ -275,8 +285,18 @@ def test_a_folder_of_another_kind_is_refused(tmp_path):
     (tmp_path / "config.json").write_text('{"model_type": "vit"}')
     with pytest.raises(ValueError, match="got 'vit'"):
         read_vitmae(tmp_path)
+    (tmp_path / "config.json").write_text("<html>")
+    with pytest.raises(ValueError, match="must be JSON"):
+        read_vitmae(tmp_path)
     (tmp_path / "config.json").write_text('{"model_type": "vit_mae"}')
+    with pytest.raises(ValueError, match=r"must have \['num_attention_heads', 'decoder_num_attention_heads'\]"):
+        read_vitmae(tmp_path)
+    heads = '"num_attention_heads": 2, "decoder_num_attention_heads": 2'
+    (tmp_path / "config.json").write_text(f'{{"model_type": "vit_mae", {heads}}}')
     with pytest.raises(ValueError, match="got neither"):
+        read_vitmae(tmp_path)
+    save_file({"vit.embeddings.cls_token": torch.zeros(1, 1, 32)}, tmp_path / "model.safetensors")
+    with pytest.raises(ValueError, match=r"must have \['patch_embed.proj.weight', 'pos_embed'\]"):
         read_vitmae(tmp_path)
 
 
