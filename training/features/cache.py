@@ -13,7 +13,7 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from huggingface_hub import constants
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 from tqdm import tqdm
@@ -193,26 +193,31 @@ class FeatureCache:
             if not isinstance(getattr(self, field.name), Tensor)
         }
         tensors = {name: getattr(self, name) for name in ("frames", "lengths", "labels")}
+        written = json.dumps(texts)
         with written_aside(path) as partial:
-            save_file(tensors, partial, {"audiopg": json.dumps(texts)})
+            save_file(tensors, partial, {"audiopg": written, "sha256": _digest_of(written, tensors)})
 
     @classmethod
     def load(cls, path: str | Path) -> "FeatureCache":
         """Open a file that `save` wrote; its frames are mapped from the disk, not read.
 
         Raises:
-            ValueError: if it is another kind of file.
+            ValueError: if it is another kind of file, or not what was written.
+            OSError: if it cannot be read.
         """
-        with safe_open(str(path), framework="pt") as file:
-            texts = (file.metadata() or {}).get("audiopg")
-            if texts is None:
-                raise ValueError(
-                    f"{path} is no cache of features. Make one: python training/feature_cache.py CHECKPOINT DATA_DIR "
-                    "features.safetensors"
-                )
-            return cls(
-                **json.loads(texts), **{name: file.get_tensor(name) for name in ("frames", "lengths", "labels")}
-            )
+        remedy = "Make one: python training/feature_cache.py CHECKPOINT DATA_DIR features.safetensors"
+        try:
+            with safe_open(str(path), framework="pt") as file:
+                known = file.metadata() or {}
+                if "audiopg" not in known:
+                    raise ValueError(f"{path} is no cache of features. {remedy}")
+                tensors = {name: file.get_tensor(name) for name in ("frames", "lengths", "labels")}
+            digest = known.get("sha256")  # caches from before have none
+            if digest not in (None, _digest_of(known["audiopg"], tensors)):
+                raise ValueError(f"{path} is damaged: its content has changed since it was written. {remedy}")
+            return cls(**json.loads(known["audiopg"]), **tensors)
+        except (SafetensorError, TypeError, UnicodeDecodeError, json.JSONDecodeError) as error:
+            raise ValueError(f"{path} is damaged, or no cache of features ({error}). {remedy}") from error
 
 
 def cached_features(
@@ -236,10 +241,22 @@ def cached_features(
     digest = content_digest(dataset, front_end)
     name = "".join(c if c.isalnum() else "_" for c in dataset.info.dataset_name or "recordings").lower()
     path = (folder or CACHE_FOLDER) / f"{name}-{digest}.safetensors"
-    if not path.is_file():
-        extract_features(dataset, front_end, digest).save(path)
-        logger.info("%s: log-mel of %d clips", path, len(dataset))
+    if path.is_file():
+        try:
+            return FeatureCache.load(path)
+        except ValueError as error:
+            logger.warning("%s: it is made again.", error)
+    extract_features(dataset, front_end, digest).save(path)
+    logger.info("%s: log-mel of %d clips", path, len(dataset))
     return FeatureCache.load(path)
+
+
+def _digest_of(texts: str, tensors: Mapping[str, Tensor]) -> str:
+    """The SHA-256 of all that a cache holds, in hexadecimal digits."""
+    digest = hashlib.sha256(texts.encode())
+    for name in sorted(tensors):
+        digest.update(tensors[name].cpu().contiguous().view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
 def content_digest(dataset: "Dataset", front_end: FrontEnd) -> str:
@@ -269,11 +286,11 @@ def extract_features(dataset: "Dataset", front_end: FrontEnd, digest: str = "") 
         AudioFileError: if any recording cannot be used; all such are listed.
     """
     from audiopg.data_scripts.labelled_audio import class_names_of, is_multi_label, notes_of, parts_of
-    from audiopg.modeling.audio_audiopg import AudioFileError, read_audio
+    from audiopg.modeling.audio_audiopg import AudioFileError, read_waveform
 
     def attempt(audio: Any) -> Tensor | AudioFileError:
         try:
-            waveform = read_audio(_path_or_bytes(audio), front_end.sampling_rate)
+            waveform = read_waveform(audio, front_end.sampling_rate, _name(audio))
             if num_frames(len(waveform), front_end.sampling_rate) < 1:
                 raise AudioFileError(_name(audio), "it is shorter than 25 ms", "Leave it out.")
             return front_end.frames_of(waveform).half()
@@ -306,17 +323,13 @@ def extract_features(dataset: "Dataset", front_end: FrontEnd, digest: str = "") 
 
 def _identity(audio: Any) -> list[Any]:
     """What tells one content of a file from another without reading it all."""
-    if isinstance(audio, str):
-        if not Path(audio).exists():  # a link to nothing: reading says so, with the others that cannot be used
-            return [Path(audio).name]
-        status = Path(audio).stat()
-        return [Path(audio).name, status.st_size, status.st_mtime_ns]
-    content = audio["bytes"]
-    return _identity(audio["path"]) if content is None else [hashlib.sha256(content).hexdigest()]
-
-
-def _path_or_bytes(audio: Any) -> str | bytes:
-    return audio if isinstance(audio, str) else audio["bytes"] or audio["path"]
+    if not isinstance(audio, str):
+        content = audio["bytes"]
+        return _identity(audio["path"]) if content is None else [hashlib.sha256(content).hexdigest()]
+    if not Path(audio).exists():  # an address; or a link to nothing, which is for whoever reads it to say
+        return [audio]
+    status = Path(audio).stat()
+    return [Path(audio).name, status.st_size, status.st_mtime_ns]
 
 
 def _name(audio: Any) -> str:

@@ -4,8 +4,6 @@ The folder holds safetensors, the configuration with the full `auto_map`, the fe
 a card. It loads with and without this package installed.
 """
 
-import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +12,7 @@ from transformers import AutoFeatureExtractor, AutoModelForAudioClassification
 from audiopg.training.objectives.pretraining import TrainedRun
 from audiopg.training.publishing.cards import eval_results_yaml, finetuned_card, pretrained_card, slug
 from audiopg.training.publishing.hub import is_ours, write_hub_folder
-from audiopg.training.runs.files import write_atomically
+from audiopg.training.runs.files import read_json
 
 LICENSE = "apache-2.0"
 """Of the weights, unless another is given."""
@@ -58,7 +56,7 @@ def export_finetuned(run_folder: Path, output: Path, license_name: str = LICENSE
             raise ValueError(
                 f"{run_folder} holds no {part}; let training/finetune.py run to its end, without --no_final_model."
             )
-    results = json.loads((run_folder / "results.json").read_text(encoding="utf-8"))
+    results = read_json(run_folder / "results.json", "The fine-tuning's command, given again, writes it anew.")
     model = AutoModelForAudioClassification.from_pretrained(run_folder / "model")
     feature_extractor = AutoFeatureExtractor.from_pretrained(run_folder / "model")
     ours = is_ours(model)
@@ -66,11 +64,9 @@ def export_finetuned(run_folder: Path, output: Path, license_name: str = LICENSE
         feature_extractor.statistics = {**feature_extractor.statistics, "saw_real_data": True}
     rate = feature_extractor.sampling_rate
     card = finetuned_card(results, output.name, sampling_rate=rate, ours=ours, license_name=license_name)
-    write_hub_folder(model, feature_extractor, output, card)
-    for part in ("results.json", "confusion.png", "confused.png"):
-        if (run_folder / part).exists():
-            shutil.copyfile(run_folder / part, output / part)
+    parts = [run_folder / part for part in ("results.json", "confusion.png", "confused.png")]
+    beside = {part.name: part.read_bytes() for part in parts if part.exists()}
     content = eval_results_yaml(results)
     if content is not None:
-        (output / ".eval_results").mkdir(exist_ok=True)
-        write_atomically(output / ".eval_results" / f"{slug(results['dataset'])}.yaml", content)
+        beside[f".eval_results/{slug(results['dataset'])}.yaml"] = content.encode()
+    write_hub_folder(model, feature_extractor, output, card, beside)

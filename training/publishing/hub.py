@@ -1,6 +1,8 @@
 """Folders that the Hub takes as they are, and the way there."""
 
 import json
+from collections.abc import Mapping
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +10,7 @@ from huggingface_hub import HfApi, ModelCard
 from transformers import PreTrainedModel
 
 from audiopg.modeling.modeling_audiopg import AudioPGPreTrainedModel
-from audiopg.training.runs.files import write_atomically
+from audiopg.training.runs.files import PARTIAL, written_aside
 
 SENTENCE_TRANSFORMERS = {
     "modules.json": [{"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"}],
@@ -20,6 +22,15 @@ SENTENCE_TRANSFORMERS = {
 }
 """What `SentenceTransformer(folder)` reads; without it, it takes the mean over class token and padding as well."""
 
+BELONGS = [
+    *("*.json", "*.safetensors", "*.py", "*.png", "README.md", ".gitattributes", ".eval_results/*.yaml"),
+    "data/*.parquet",
+]
+"""Names of what goes to the Hub, from a folder on; nothing else in the folder does."""
+
+_LEFT_BEHIND = [f"*{PARTIAL}*", ".tmp*", ".lock", ".cache/*"]
+"""What killed processes, locks and the Hub's own client leave in a folder."""
+
 
 def is_ours(model: PreTrainedModel) -> bool:
     """Whether a model is an AudioPG model, whose code travels with it; others are part of transformers."""
@@ -27,27 +38,60 @@ def is_ours(model: PreTrainedModel) -> bool:
 
 
 def write_hub_folder(
-    model: PreTrainedModel, feature_extractor: Any, folder: Path, card: ModelCard | None = None
+    model: PreTrainedModel,
+    feature_extractor: Any,
+    folder: Path,
+    card: ModelCard | None = None,
+    beside: Mapping[str, bytes] | None = None,
 ) -> None:
     """Save a model with everything that loading it elsewhere needs, whatever its head.
+
+    The folder is written to the side and takes the place of an older one at once: it never holds files of both.
 
     Args:
         model: Any AudioPG model, or one of transformers.
         feature_extractor: The one it was trained with.
-        folder: Created if missing.
+        folder: Created if missing; one that is there is replaced, if it holds a model.
         card: Written as README.md.
+        beside: What else goes into it, by name.
+
+    Raises:
+        ValueError: if there is a folder with something else in it, which would be lost.
+        OSError: if it cannot be written; an older one is then as it was.
     """
-    model.save_pretrained(folder)
-    feature_extractor.save_pretrained(folder)
+    folder = folder.resolve()
+    _refuse_to_lose(folder)
+    contents = {**(beside or {})}
     if is_ours(model):
-        for name, content in SENTENCE_TRANSFORMERS.items():
-            write_atomically(folder / name, json.dumps(content, indent=2) + "\n")
-    if card is not None:
-        card.save(folder / "README.md")
+        contents |= {
+            name: (json.dumps(found, indent=2) + "\n").encode() for name, found in SENTENCE_TRANSFORMERS.items()
+        }
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with written_aside(folder) as partial:
+        model.save_pretrained(partial)
+        feature_extractor.save_pretrained(partial)
+        for name, content in contents.items():
+            (partial / name).parent.mkdir(exist_ok=True)
+            (partial / name).write_bytes(content)
+        if card is not None:
+            card.save(partial / "README.md")
+
+
+def _refuse_to_lose(folder: Path) -> None:
+    """Make sure that a folder that is to be replaced is one that an export has written, or empty."""
+    files = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir()]
+    files = [name for name in files if not any(fnmatch(name, pattern) for pattern in _LEFT_BEHIND)]
+    foreign = [name for name in files if not any(fnmatch(name, pattern) for pattern in BELONGS)]
+    if foreign or (files and "config.json" not in files) or (folder.exists() and not folder.is_dir()):
+        found = (foreign or files or ["a file"])[0]
+        raise ValueError(
+            f"{folder} would be replaced, and holds {found}, which no export wrote: it would be lost. Choose another "
+            "folder, or remove this one."
+        )
 
 
 def upload(folder: Path, repository: str, repo_type: str = "model") -> None:
-    """Put all of a folder into a repository of the Hub, which is made if it does not exist.
+    """Put what belongs there of a folder into a repository of the Hub, which is made if it does not exist.
 
     Args:
         folder: What to upload.
@@ -59,4 +103,10 @@ def upload(folder: Path, repository: str, repo_type: str = "model") -> None:
     """
     api = HfApi()
     api.create_repo(repository, repo_type=repo_type, exist_ok=True)
-    api.upload_folder(repo_id=repository, folder_path=folder, repo_type=repo_type)
+    api.upload_folder(
+        repo_id=repository,
+        folder_path=folder,
+        repo_type=repo_type,
+        allow_patterns=BELONGS,
+        ignore_patterns=_LEFT_BEHIND,
+    )

@@ -228,7 +228,8 @@ def test_a_finished_folder_is_pushed_when_asked_to(tmp_path, monkeypatch):
     main([str(tmp_path / "x"), "--num_clips", "2", "--synthesis.duration", "0.5", "--push_to_hub", "org/clips"])
     (create, upload) = calls
     assert create == ("create_repo", ("org/clips",), {"repo_type": "dataset", "exist_ok": True})
-    assert upload[2] == {"repo_id": "org/clips", "folder_path": tmp_path / "x", "repo_type": "dataset"}
+    expected = {"repo_id": "org/clips", "folder_path": tmp_path / "x", "repo_type": "dataset"}
+    assert {name: upload[2][name] for name in expected} == expected
 
 
 def test_a_data_set_is_built_from_python_too(tmp_path):

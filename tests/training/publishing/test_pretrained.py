@@ -236,7 +236,8 @@ def test_an_exported_folder_is_pushed_when_asked_to(toy_run, tmp_path, monkeypat
     main([str(toy_run), str(tmp_path / "out"), "--push_to_hub", "org/toy", "--license", "mit"])
     (create, upload) = calls
     assert create == ("create_repo", ("org/toy",), {"repo_type": "model", "exist_ok": True})
-    assert upload[2] == {"repo_id": "org/toy", "folder_path": tmp_path / "out", "repo_type": "model"}
+    expected = {"repo_id": "org/toy", "folder_path": tmp_path / "out", "repo_type": "model"}
+    assert {name: upload[2][name] for name in expected} == expected
     card = ModelCard.load(tmp_path / "out" / "README.md")
     assert card.data.license == "mit"
     assert "Weights: mit. Code: Apache-2.0." in card.text
