@@ -18,6 +18,7 @@ STYLE: dict[Any, Any] = {
     "image.cmap": "magma",
     "image.origin": "lower",
     "image.aspect": "auto",
+    "text.parse_math": False,  # names of classes may hold any sign
 }
 WAVEFORM_COLOUR = "#33508a"
 _QUIETEST_DB = -80.0

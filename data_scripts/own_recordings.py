@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from datasets import Audio, Dataset, DatasetDict, concatenate_datasets, load_dataset, load_from_disk
+from datasets import Audio, Dataset, DatasetDict, concatenate_datasets, load_from_disk
 
-from audiopg.data_scripts.benchmarks import detect_benchmark, load_benchmark
+from audiopg.data_scripts.benchmarks import OFFICIAL_SIZES, detect_benchmark, load_benchmark
 from audiopg.data_scripts.cells import (
     SPLITS,
     Part,
@@ -30,6 +30,7 @@ from audiopg.data_scripts.cells import (
 )
 from audiopg.data_scripts.labelled_audio import content_of, find_audio, labelled_dataset, some
 from audiopg.data_scripts.recorded_files import is_hidden, recordings_by_class, warn_of_passed_over
+from audiopg.data_scripts.stored_audio import load_stored
 from audiopg.data_scripts.tables import plain, read_table, table_columns
 
 logger = logging.getLogger(__name__)
@@ -250,7 +251,7 @@ def from_dataset(dataset: Dataset | DatasetDict, name: str) -> Dataset:
 def load_hub_dataset(name: str) -> Dataset:
     """A data set of the Hub, or a local folder in a layout that `datasets.load_dataset` reads; see `from_dataset`."""
     is_local = Path(name).exists()
-    return from_dataset(load_dataset(name), Path(os.path.abspath(name)).name if is_local else name)
+    return from_dataset(load_stored(name), Path(os.path.abspath(name)).name if is_local else name)
 
 
 def draw_folds(labels: Sequence[int], sources: Sequence[str], num_folds: int = NUM_FOLDS, seed: int = 0) -> list[int]:
@@ -424,6 +425,9 @@ def _check_labels(clips: _Clips) -> None:
 
 def _build(name: str, clips: _Clips) -> Dataset:
     """From names of labels to labels, and parts where there are none."""
+    if name in OFFICIAL_SIZES:
+        logger.warning("This is called %s, and is not in its layout: it is taken for a part of it.", name)
+        name = f"part of {name}"  # the name alone would claim a place among published results
     _check_labels(clips)
     class_names = sorted({label for row in clips.labels for label in row})
     if len(class_names) < 2:

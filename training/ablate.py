@@ -13,7 +13,6 @@ beside.
 """
 
 import shlex
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -23,6 +22,7 @@ from transformers.utils import logging
 from audiopg.training.ablation.grid import AblationGrid, load_grid
 from audiopg.training.ablation.jobs import STOPPED, ablate
 from audiopg.training.features.labelled import DataOptions, add_data_options
+from audiopg.training.runs.names import public_word, say
 from audiopg.training.runs.recipes import parse_overrides, recipe_parser
 
 
@@ -40,14 +40,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         grid, data = load_grid(known.grid, parse_overrides(rest)), DataOptions.of(known)
         # What a reader would type: neither where this machine keeps the recordings nor where the results went.
-        command = shlex.join(["python", "training/ablate.py", known.grid, *data.words(), *rest])
+        command = shlex.join(
+            ["python", "training/ablate.py", public_word(known.grid), *data.words(), *map(public_word, rest)]
+        )
         device = "cuda" if torch.cuda.is_available() else "cpu"
         ablate(grid, data, known.output_dir, command, device, known.processes)
     except (OSError, ValueError, RuntimeError, FloatingPointError) as error:
         parser.exit(2, f"{parser.prog}: {error}\n")
     except KeyboardInterrupt:
         parser.exit(STOPPED, f"{parser.prog}: stopped; the same command goes on.\n")
-    sys.stdout.write((known.output_dir / grid.name / "table.md").read_text(encoding="utf-8"))
+    say((known.output_dir / grid.name / "table.md").read_text(encoding="utf-8").rstrip())
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from transformers.utils import logging
 
 from audiopg.training.analysis.analysis import analyse
 from audiopg.training.analysis.factors import Design
+from audiopg.training.runs.names import public_word
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -41,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     words = sys.argv[1:] if arguments is None else arguments
     try:
         design = Design(**{name: getattr(known, name) for name in asdict(Design())})
-        command = shlex.join(["python", "training/analyze.py", *words])
+        command = shlex.join(["python", "training/analyze.py", *map(public_word, words)])
         known.output_dir.mkdir(parents=True, exist_ok=True)
         analyse(
             *(known.checkpoint, known.output_dir, known.preset, design, command),

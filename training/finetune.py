@@ -17,6 +17,7 @@ was stopped goes on where it was with the same command. In the end the run's fol
 
 import argparse
 import logging
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,6 +31,7 @@ from audiopg.training.evaluation.results import format_results
 from audiopg.training.features.labelled import DataOptions, add_data_options
 from audiopg.training.finetuning.recipe import FinetuningRecipe
 from audiopg.training.finetuning.run import CONTROLS, FinetuningRun
+from audiopg.training.runs.names import say
 from audiopg.training.runs.recipes import RECIPES, load_recipe, parse_overrides, recipe_parser
 
 

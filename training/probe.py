@@ -10,7 +10,6 @@ spectrograms: AudioPG, AST.
 
 import argparse
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -22,7 +21,8 @@ from audiopg.training.evaluation.probes import PROBES, probe_encoder
 from audiopg.training.evaluation.results import format_results
 from audiopg.training.features.batches import Batches
 from audiopg.training.features.labelled import DataOptions, add_data_options
-from audiopg.training.runs.provenance import environment, public_name
+from audiopg.training.runs.names import public_name, say
+from audiopg.training.runs.provenance import environment
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -44,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         )
     except (OSError, ValueError) as error:
         parser.exit(2, f"{parser.prog}: {error}\n")
-    sys.stdout.write(format_results(report) + "\n")
+    say(format_results(report))
     if options.output is not None:
         report = {"checkpoint": public_name(options.checkpoint), **report, **environment()}
         options.output.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")

@@ -377,3 +377,9 @@ def test_a_data_set_is_called_by_its_folder_s_own_name(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path / "own")
     assert load_recordings(".").info.dataset_name == "own"
     assert not any(str(tmp_path) in source for source in load_recordings(".")["source"])
+
+
+def test_a_folder_that_is_called_as_a_benchmark_is_none(tmp_path, caplog):
+    touch(*(tmp_path / "ESC-10" / name / f"{i}.wav" for name in ("cat", "dog") for i in range(2)))
+    assert load_recordings(tmp_path / "ESC-10").info.dataset_name == "part of ESC-10"
+    assert "not in its layout" in caplog.text

@@ -6,6 +6,7 @@ from typing import Any
 
 from audiopg.training.objectives.recipe import PretrainingRecipe
 from audiopg.training.runs.folder import fingerprint
+from audiopg.training.runs.names import check_name
 from audiopg.training.runs.recipes import RECIPES, build_recipe, extended, load_recipe
 
 GRIDS = RECIPES / "ablations"
@@ -53,6 +54,7 @@ class AblationGrid:
 
     def __post_init__(self) -> None:
         """Refuse what cannot be compared."""
+        check_name("name", self.name)
         cells = {name: build_recipe(Cell, cell) for name, cell in self.cells.items()}
         object.__setattr__(self, "cells", cells)
         if self.reference not in self.cells:

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 
 from audiopg.data_scripts.figures import STYLE
 from audiopg.training.evaluation.scores import mean_and_interval
+from audiopg.training.runs.names import markdown
 
 RANDOM, LOG_MEL = "random encoder", "log-mel mean and deviation"
 """What needs no pre-training, in every table."""
@@ -99,9 +100,10 @@ def format_table(report: Mapping[str, Any]) -> str:
     """
     grid, results, seeds = report["grid"], report["results"], report["grid"]["seeds"]
     factors = list(results[grid["reference"]][0]["factors"])
+    name, reference, dataset = map(markdown, (grid["name"], grid["reference"], report["dataset"]))
     lines = [
-        f"| {grid['name']} | clips | minutes | loss | {report['dataset']}, linear probe, {_metric(report)} in % "
-        f"| difference to {grid['reference']} | beyond its spread | {' | '.join(factors)} | paper, fine-tuned |",
+        f"| {name} | clips | minutes | loss | {dataset}, linear probe, {_metric(report)} in % "
+        f"| difference to {reference} | beyond its spread | {' | '.join(factors)} | paper, fine-tuned |",
         "|---" * (8 + len(factors)) + "|",
     ]
     for name, found in report["summary"].items():
@@ -114,7 +116,7 @@ def format_table(report: Mapping[str, Any]) -> str:
         )
         is_other = name != grid["reference"]
         cells = [
-            name,
+            markdown(name),
             f"{np.mean([run['clips'] for run in runs]):.0f}" if trained else "0",
             f"{minutes:.1f}",
             f"{np.mean([run['loss'] for run in runs]):.3f}" if trained else "",

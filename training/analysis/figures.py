@@ -9,6 +9,7 @@ from typing import Any
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import StrMethodFormatter
 
 from audiopg.data_scripts.figures import STYLE
 from audiopg.data_scripts.probe_clips import FACTORS
@@ -100,6 +101,7 @@ def draw_information(information: Mapping[str, Mapping[str, Sequence[float]]]) -
             if "information" in FACTORS[name].paper:
                 axis.plot(1, FACTORS[name].paper["information"], "D", color="black", markersize=3)
             axis.set(xscale="log", ylim=(0, None))
+            axis.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
             axis.set_title(name, loc="left")
         axes[0, 0].legend(frameon=False)
         figure.supxlabel("rank of the neuron", fontsize=8)

@@ -3,6 +3,8 @@
 import math
 from dataclasses import dataclass, field
 
+from audiopg.training.runs.names import check_name
+
 PRECISIONS = ("auto", "no", "bf16")
 SCHEDULES = ("constant", "cosine")
 

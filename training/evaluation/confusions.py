@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from audiopg.data_scripts.figures import STYLE, save_figure
 from audiopg.modeling.spectrogram_audiopg import HOP_LENGTH_SECONDS
 from audiopg.training.features.cache import FeatureCache
+from audiopg.training.runs.names import markdown
 
 NUM_PAIRS = 10
 _NUM_DRAWN = 4
@@ -90,7 +91,8 @@ def format_pairs(found: dict[str, Any]) -> str:
     """
     lines = ["| true | taken for | rate | clips | example |", "|---|---|---|---|---|"]
     lines += [
-        f"| {p['true']} | {p['predicted']} | {100 * p['rate']:.1f} % | {p['count']} of {p['of']} | {p['example']} |"
+        f"| {markdown(p['true'])} | {markdown(p['predicted'])} | {100 * p['rate']:.1f} % | {p['count']} of {p['of']} "
+        f"| {markdown(p['example'])} |"
         for p in found["pairs"]
     ]
     return "\n".join(lines)

@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from audiopg.training.runs.names import markdown
+
 FROZEN = "pre-trained encoder"
 """The row of a probe that is the checkpoint's own."""
 
@@ -44,13 +46,13 @@ def format_rows(head: str, rows: Mapping[str, Mapping[str, Any]]) -> str:
         |---|---|---|---|---|
         | x | 62.50 | 17.68 | -96.3 to 221.3 | 50.0 75.0 |
     """
-    lines = [f"| {head} in % | mean | std | 95 % interval | each |", "|---|---|---|---|---|"]
+    lines = [f"| {markdown(head)} in % | mean | std | 95 % interval | each |", "|---|---|---|---|---|"]
     for name, row in rows.items():
         each = " ".join(f"{100 * value:.1f}" for value in row["scores"])
         spread = ("", "")
         if row["std"] is not None:
             spread = (f"{100 * row['std']:.2f}", f"{100 * row['low']:.1f} to {100 * row['high']:.1f}")
-        lines.append(f"| {name} | {100 * row['mean']:.2f} | {spread[0]} | {spread[1]} | {each} |")
+        lines.append(f"| {markdown(name)} | {100 * row['mean']:.2f} | {spread[0]} | {spread[1]} | {each} |")
     return "\n".join(lines)
 
 

@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 
 from audiopg.modeling.configuration_audiopg import check_pooling
+from audiopg.training.runs.names import check_name
 
 
 @dataclass(frozen=True)

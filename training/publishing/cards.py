@@ -27,6 +27,7 @@ from audiopg.modeling.feature_extraction_audiopg import AudioPGFeatureExtractor
 from audiopg.training.evaluation.results import FROZEN, PRETRAINED, format_results, row_of
 from audiopg.training.objectives.evidence import run_saw_real_data, saw_real_data
 from audiopg.training.objectives.recipe import PretrainingRecipe
+from audiopg.training.runs.names import markdown
 from audiopg.training.runs.provenance import environment
 from audiopg.training.runs.recipes import given
 
@@ -43,6 +44,7 @@ _METRICS = {"accuracy": "accuracy", "macro_average_precision": "mean average pre
 _SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
 _LARGEST_SIZE = "1M<n<10M"
 _ENVIRONMENT = Environment(loader=FileSystemLoader(TEMPLATES))
+_ENVIRONMENT.filters["markdown"] = markdown
 
 
 def _text(template: str, card_data: CardData, values: Mapping[str, Any]) -> str:

@@ -28,6 +28,7 @@ from audiopg.training.objectives.recipe import PretrainingRecipe
 from audiopg.training.publishing.exporting import export_run
 from audiopg.training.runs.files import write_atomically
 from audiopg.training.runs.metrics_log import read_metrics
+from audiopg.training.runs.names import say
 from audiopg.training.runs.provenance import environment
 from audiopg.training.runs.recipes import load_recipe, parse_overrides
 
@@ -94,12 +95,6 @@ def draw_pictures(run_folder: Path, exported: Path, recipe: PretrainingRecipe, f
         draw_reconstruction(model, input_values, noise, folder / "reconstruction.png"),
         draw_loss(read_metrics(run_folder), folder / "loss.png", f"{recipe.name}: pre-training"),
     ]
-
-
-def say(text: str) -> None:
-    """To the terminal, at once."""
-    sys.stdout.write(text + "\n")
-    sys.stdout.flush()
 
 
 def run_demo(recipe_name: str, overrides: list[str], output_dir: Path, data_dir: str | Path | None) -> dict[str, Any]:

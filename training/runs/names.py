@@ -10,7 +10,7 @@ _MOST_BYTES = 200  # file systems allow 255, and endings are added
 
 
 def check_name(what: str, name: str) -> None:
-    """Refuse a name that would not be one file or folder, in the place that it is meant for.
+    r"""Refuse a name that would not be one file or folder, in the place that it is meant for.
 
     Args:
         what: Whose name, for the error.
@@ -23,7 +23,7 @@ def check_name(what: str, name: str) -> None:
         >>> check_name("name", "../x")
         Traceback (most recent call last):
         ...
-        ValueError: name becomes a folder: letters and digits to be seen, no / or \\ and no dot first; got '../x'.
+        ValueError: name becomes a folder: letters and digits to be seen, no / or \ and no dot first; got '../x'.
     """
     fits = name.strip() == name and name.isprintable() and 0 < len(name.encode(errors="replace")) <= _MOST_BYTES
     if not fits or re.search(r"^[.-]|[/\\]", name):
@@ -75,3 +75,4 @@ def say(text: str) -> None:
     """Write lines to standard output; a terminal that lacks some of their letters gets their numbers instead."""
     encoding = sys.stdout.encoding or "utf-8"
     sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding) + "\n")
+    sys.stdout.flush()

@@ -9,6 +9,7 @@ from audiopg.training.evaluation.confusions import (
     confusions,
     draw_confused_clips,
     draw_confusion_matrix,
+    format_pairs,
 )
 from audiopg.training.features.cache import FeatureCache
 
@@ -92,3 +93,11 @@ def test_without_errors_there_is_nothing_to_draw(tmp_path):
     assert found["pairs"] == []
     assert draw_confused_clips(found, cache, tmp_path / "clips.png") is None
     assert not (tmp_path / "clips.png").exists()
+
+
+def test_names_of_classes_may_hold_any_sign(tmp_path):
+    names = ["$x_{$", "a|b", "<script>"]
+    pair = {"true": names[0], "predicted": names[1], "rate": 0.5, "count": 1, "of": 2, "example": "$\\frac{$.wav"}
+    found = {"class_names": names, "matrix": [[1, 1, 0], [0, 1, 0], [0, 0, 1]], "pairs": [pair]}
+    assert draw_confusion_matrix(found, tmp_path / "matrix.png").is_file()
+    assert {line.count("|") for line in format_pairs(found).splitlines()} == {6}
