@@ -1,4 +1,4 @@
-# make demo | test | slow | lint | types | reproduce | clean. Everything runs in an environment of its own, in $(VENV).
+# make demo | test | slow | faults | lint | types | reproduce | clean. Everything runs in an environment of its own, in $(VENV).
 PYTHON ?= python3
 VENV ?= .venv
 OUTPUT ?= demo
@@ -6,7 +6,7 @@ BIN = $(VENV)/bin
 # Threads that wait by spinning cost a busy machine more than they compute.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: demo test slow lint types reproduce clean
+.PHONY: demo test slow faults lint types reproduce clean
 
 $(VENV)/.installed: setup.py pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12 ...")'
@@ -23,6 +23,9 @@ test: $(VENV)/.installed  ## the default test suite, offline
 
 slow: $(VENV)/.installed  ## the tests that take minutes
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -q -m slow
+
+faults: $(VENV)/.installed  ## kills, full disks, damaged files, two commands at once: a table of what held; half an hour
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python benchmarks/faults.py $(FAULTS_ARGUMENTS)
 
 lint: $(VENV)/.installed  ## style
 	$(BIN)/ruff check .

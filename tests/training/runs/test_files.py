@@ -1,8 +1,11 @@
 import threading
+from pathlib import Path
 
 import pytest
+import torch
+from safetensors import SafetensorError
 
-from audiopg.training.runs.files import write_atomically, written_aside
+from audiopg.training.runs.files import read_json, write_atomically, writing, written_aside
 
 
 def names_in(folder):
@@ -87,3 +90,43 @@ def test_many_writers_of_one_file_do_not_meet(tmp_path):
     assert not failures
     assert path.read_text() in {str(number) * 1000 for number in range(4)}
     assert names_in(tmp_path) == ["recipe.yaml"]
+
+
+def test_a_folder_takes_the_place_of_another_and_no_file_of_both_is_left(tmp_path):
+    for content in ("old", "new"):
+        with written_aside(tmp_path / "model") as partial:
+            partial.mkdir()
+            (partial / content).write_text(content)
+    assert names_in(tmp_path) == ["model"]
+    assert names_in(tmp_path / "model") == ["new"]
+
+
+def by_safetensors(_path):  # it would replace the link: what it says on a full disk
+    raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+@pytest.mark.parametrize(
+    "write",
+    [by_safetensors, lambda path: torch.save(torch.zeros(100_000), path), lambda path: path.write_text("x" * 100_000)],
+    ids=["safetensors", "torch", "text"],
+)
+def test_a_full_disk_is_one_kind_of_error_that_names_the_file_whichever_library_meets_it(tmp_path, write):
+    (tmp_path / "weights").symlink_to("/dev/full")
+    with (
+        pytest.raises(OSError, match=r"weights could not be written: .*Make room there"),
+        writing(tmp_path / "weights"),
+    ):
+        write(tmp_path / "weights")
+
+
+def test_an_error_that_is_no_disk_s_keeps_its_kind(tmp_path):
+    with pytest.raises(RuntimeError, match="shapes"), writing(tmp_path / "weights"):
+        raise RuntimeError("shapes differ")
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b"[" * 100_000])
+def test_a_damaged_json_is_named_with_what_to_do(tmp_path, content):
+    (tmp_path / "run.json").write_bytes(content)
+    with pytest.raises(ValueError, match=r"run\.json is damaged.*Remove it\.$"):
+        read_json(tmp_path / "run.json", "Remove it.")

@@ -1,15 +1,19 @@
 import dataclasses
 import json
 import shutil
+import subprocess
+import sys
+import time
 from dataclasses import dataclass
 
 import pytest
 import yaml
 
 from audiopg.training.objectives import recipe as recipe_module
+from audiopg.training.objectives.masked_audio import MaskedAudio
 from audiopg.training.objectives.pretraining import TrainedRun, pretrain
-from audiopg.training.runs.checkpoints import MANIFEST, checkpoints_of, seal, sound, verify
-from audiopg.training.runs.folder import _FIRST_FIELDS, _digest, fingerprint, name_of
+from audiopg.training.runs.checkpoints import MANIFEST, CheckpointWriter, checkpoints_of, seal, sound, verify
+from audiopg.training.runs.folder import _FIRST_FIELDS, _digest, fingerprint, held, name_of
 from audiopg.training.runs.metrics_log import read_metrics
 
 
@@ -115,3 +119,129 @@ def test_a_sealed_folder_is_told_from_one_that_was_torn_altered_or_never_sealed(
 
 def test_the_first_fields_are_still_fields_of_a_recipe(toy_recipe):
     assert set(_FIRST_FIELDS) <= {field.name for field in dataclasses.fields(toy_recipe())}
+
+
+def lost_after_step_4(toy_run, folder):
+    """A copy of the toy run, as if the machine had been lost after step 4."""
+    shutil.copytree(toy_run, folder)
+    shutil.rmtree(checkpoints_of(folder)[-1])
+    (folder / "run.json").unlink()
+    return folder
+
+
+TIMES = ("seconds", "clips_per_second", "share_of_peak")
+
+
+def rows_without_times(folder):
+    return [{name: value for name, value in row.items() if name not in TIMES} for row in read_metrics(folder)]
+
+
+@pytest.mark.parametrize("damage", [lambda text: text.replace("-", ""), lambda text: text[:20], lambda text: ""])
+def test_statistics_that_were_changed_under_a_run_are_measured_again(tmp_path, toy_run, toy_recipe, caplog, damage):
+    run = lost_after_step_4(toy_run, tmp_path / "run")
+    before = (run / "statistics.json").read_text()
+    (run / "statistics.json").write_text(damage(before))
+    pretrain(toy_recipe(), run)
+    assert "measured again, and is what it was" in caplog.text
+    assert (run / "statistics.json").read_text() == before
+    assert rows_without_times(run) == rows_without_times(toy_run)
+
+
+def test_statistics_that_cannot_be_measured_again_are_refused(tmp_path, toy_run, toy_recipe, monkeypatch):
+    run = lost_after_step_4(toy_run, tmp_path / "run")
+    (run / "statistics.json").unlink()
+    measured = {"mean": 0.0, "std": 1.0, "window": "hann"}
+    monkeypatch.setattr(MaskedAudio, "measure", classmethod(lambda cls, recipe, device: measured))
+    with pytest.raises(ValueError, match=r"statistics\.json is missing or has changed.*Restore it"):
+        pretrain(toy_recipe(), run)
+
+
+@pytest.mark.parametrize("fact", ["step", "seconds", "statistics"])
+def test_a_manifest_that_was_altered_is_not_gone_on_from(toy_run, tmp_path, fact):
+    shutil.copytree(checkpoints_of(toy_run)[-1], tmp_path / "step_00000006")
+    path = tmp_path / "step_00000006" / MANIFEST
+    manifest = json.loads(path.read_text())
+    path.write_text(json.dumps({**manifest, fact: "0" if fact == "statistics" else manifest[fact] + 1}))
+    with pytest.raises(ValueError, match=r"content of manifest\.json has changed"):
+        verify(tmp_path / "step_00000006", manifest["run"])
+
+
+def test_a_damaged_line_of_metrics_is_named_and_costs_no_other(tmp_path, toy_run, caplog):
+    lines = (toy_run / "metrics.jsonl").read_text().splitlines(keepends=True)
+    lines[1] = lines[1].replace(":", ";", 1)
+    (tmp_path / "metrics.jsonl").write_text("".join(lines))
+    assert [row["step"] for row in read_metrics(tmp_path)] == [1, 3, 4, 5, 6]
+    assert "Line 2 of " in caplog.text
+
+
+def test_the_facts_of_a_finished_run_that_were_torn_are_made_again(tmp_path, toy_run, toy_recipe, caplog):
+    shutil.copytree(toy_run, tmp_path / "run")
+    (tmp_path / "run/run.json").write_text('{"finished": tr')
+    with pytest.raises(ValueError, match=r"run\.json is damaged.*given again, makes it anew"):
+        TrainedRun.open(tmp_path / "run").final_model()
+    facts, before = pretrain(toy_recipe(), tmp_path / "run"), json.loads((toy_run / "run.json").read_text())
+    assert {name: facts[name] for name in ("steps", "loss", "seconds")} == {
+        name: before[name] for name in ("steps", "loss", "seconds")
+    }
+    assert "run.json is damaged" in caplog.text
+
+
+def test_two_commands_at_once_are_one_and_a_refusal(tmp_path, toy_recipe):
+    with held(tmp_path / "run"), pytest.raises(ValueError, match=r"Another command is at work in .*run; wait"):
+        pretrain(toy_recipe(), tmp_path / "run")
+    assert pretrain(toy_recipe(), tmp_path / "run")["finished"]
+
+
+def test_a_lock_ends_with_its_process(tmp_path):
+    code = (
+        "import sys, pathlib, time\n"
+        "from audiopg.training.runs.folder import held\n"
+        "with held(pathlib.Path(sys.argv[1])):\n"
+        "    print('held', flush=True)\n"
+        "    time.sleep(60)\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "held\n"
+    with pytest.raises(ValueError, match="at work"), held(tmp_path):
+        pass
+    process.kill()
+    process.wait()
+    process.stdout.close()
+    with held(tmp_path):
+        pass
+
+
+def test_a_place_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match=r"file/run could not be written: Not a directory"), held(tmp_path / "file/run"):
+        pass
+
+
+def test_a_folder_of_something_else_is_not_claimed(tmp_path, toy_recipe):
+    (tmp_path / "rounds").mkdir()
+    (tmp_path / "run.json").write_text('{"checkpoint": "of a fine-tuning"}')
+    with pytest.raises(ValueError, match="holds rounds, which is not of a pre-training"):
+        pretrain(toy_recipe(), tmp_path)
+    assert (tmp_path / "run.json").read_text() == '{"checkpoint": "of a fine-tuning"}'
+
+
+def test_an_interrupted_run_has_the_metrics_of_one_that_was_not(tmp_path, toy_recipe, monkeypatch):
+    """Checkpoints after every step, written late: what they keep of the losses is that of their own step."""
+    write = CheckpointWriter._write
+
+    def write_late(self, *words):
+        time.sleep(0.03)
+        write(self, *words)
+
+    monkeypatch.setattr(CheckpointWriter, "_write", write_late)
+    recipe = toy_recipe(checkpoint_every=1, keep_checkpoints=6, log_every=4)
+    pretrain(recipe, tmp_path / "whole")
+    expected = rows_without_times(tmp_path / "whole")
+    for last in range(1, 6):
+        run = tmp_path / f"lost after {last}"
+        shutil.copytree(tmp_path / "whole", run)
+        (run / "run.json").unlink()
+        for checkpoint in checkpoints_of(run)[last:]:
+            shutil.rmtree(checkpoint)
+        pretrain(recipe, run)
+        assert rows_without_times(run) == expected
