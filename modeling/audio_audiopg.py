@@ -91,9 +91,17 @@ class AudioFileError(ValueError):
     """
 
     def __init__(self, name: str, reason: str, remedy: str):
-        # A name that is not UTF-8 is on disk, and could not be printed.
-        printable = name.encode("utf-8", "backslashreplace").decode()
-        super().__init__(f"{printable} cannot be used: {reason}. {remedy}")
+        super().__init__(f"{printable(name)} cannot be used: {reason}. {remedy}")
+
+
+def printable(name: str) -> str:
+    r"""The name of a file, which need not be UTF-8 on disk, as a log can hold it.
+
+    Example:
+        >>> printable("caf\udce9.wav")
+        'caf\\udce9.wav'
+    """
+    return name.encode("utf-8", "backslashreplace").decode()
 
 
 def read_waveform(recording: Any, sampling_rate: int = 16000, name: str = "this recording") -> Any:
@@ -593,6 +601,7 @@ __all__ = [
     "check_peak",
     "is_one_recording",
     "match_length",
+    "printable",
     "read_audio",
     "read_waveform",
     "resample",

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from audiopg.data_scripts.counter_random import uniform
 from audiopg.data_scripts.recorded_files import AUDIO_SUFFIXES, recordings_below
-from audiopg.modeling.audio_audiopg import AudioFileError, match_length, read_audio
+from audiopg.modeling.audio_audiopg import AudioFileError, match_length, printable, read_waveform
 from audiopg.training.objectives.recipe import RecordingsRecipe
 
 logger = logging.getLogger(__name__)
@@ -48,7 +48,8 @@ class FolderOfFiles:
     def __len__(self) -> int:
         return len(self.paths)
 
-    def __getitem__(self, position: int) -> tuple[str, Path]:
+    def __getitem__(self, position: int) -> tuple[str, Any]:
+        """What the recording is called, and what `read_waveform` takes."""
         return str(self.paths[position]), self.paths[position]
 
 
@@ -74,13 +75,15 @@ class SavedDataset:
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, position: int) -> tuple[str, Path | bytes]:
-        audio = self.rows[position]["audio"]
-        return f"row {position} ({audio['path']})", audio["bytes"] or Path(audio["path"])
+    def __getitem__(self, position: int) -> tuple[str, Any]:
+        """As of `FolderOfFiles`; of a row without audio it is None."""
+        return _named_row(position, self.rows[position]["audio"])
 
 
 class StreamedDataset:
     """The rows of a data set in their own order, pass after pass, read from the Hub or a disk as they are wanted.
+
+    They may be files, archives of files, or Parquet.
 
     Rows are asked for nearly in order; the last few are kept, and a row from before those begins the stream anew.
 
@@ -93,14 +96,14 @@ class StreamedDataset:
     """
 
     def __init__(self, name: str, split: str) -> None:
-        import datasets  # only for those who stream
+        from audiopg.data_scripts.stored_audio import StoredAudio, load_stored  # only for those who stream
 
-        rows = datasets.load_dataset(name, split=split, streaming=True)
+        rows = load_stored(name, split=split, streaming=True)
         columns = list(rows.features or next(iter(rows), {}))
         if "audio" not in columns:
             raise ValueError(f"{name} needs a column `audio`, and has {columns}; rename it.")
         self.name = name
-        self.rows = rows.select_columns("audio").cast_column("audio", datasets.Audio(decode=False))
+        self.rows = rows.select_columns("audio").cast_column("audio", StoredAudio())
         self.digest = hashlib.sha256(f"{name} {split}".encode()).hexdigest()[:16]
         self._lock = threading.Lock()
         self._rewind()
@@ -119,7 +122,8 @@ class StreamedDataset:
             if is_empty:
                 raise ValueError(f"{self.name} has no rows; name a data set that has some.")
 
-    def __getitem__(self, position: int) -> tuple[str, Path | bytes]:
+    def __getitem__(self, position: int) -> tuple[str, Any]:
+        """As of `SavedDataset`."""
         with self._lock:
             if position < self._next and position not in self._kept:
                 self._rewind()
@@ -128,7 +132,7 @@ class StreamedDataset:
                 self._kept.pop(self._next - _ROWS_KEPT, None)
                 self._next += 1
             audio = self._kept[position]
-        return f"row {position} ({audio['path']})", audio["bytes"] or Path(audio["path"])
+        return _named_row(position, audio)
 
 
 class Recordings:
@@ -162,8 +166,14 @@ class Recordings:
         """
         return torch.stack(list(self._pool.map(self.clip, indices.tolist())))
 
-    def waveforms(self, drawn: Tensor, device: torch.device | str) -> Tensor:
-        """The same on a device."""
+    def waveforms(self, drawn: Tensor, device: torch.device | str = "cpu") -> Tensor:
+        """Clips on a device, from what `draw` gave, or from their indices.
+
+        Raises:
+            AudioFileError: as `draw`, which indices are given to.
+        """
+        if not drawn.is_floating_point():
+            drawn = self.draw(drawn)
         if torch.device(device).type == "cuda":
             return drawn.pin_memory().to(device, non_blocking=True)
         return drawn.to(device)
@@ -197,7 +207,7 @@ class Recordings:
             return None
         name, content = self.files[position]
         try:
-            return read_audio(content, self.recipe.sampling_rate)
+            return read_waveform(content, self.recipe.sampling_rate, name)
         except AudioFileError as error:
             self._report(position, name, error)
             return None
@@ -206,7 +216,7 @@ class Recordings:
         with self._lock:
             if position not in self.unreadable:
                 self.unreadable[position] = error
-                logger.warning("Skipped %s: %s", name, error)
+                logger.warning("Skipped %s: %s", printable(name), error)
             if len(self.unreadable) > self.recipe.max_unreadable:
                 listing = "\n".join(f"  {failure}" for failure in self.unreadable.values())
                 of_how_many = f" of {self.num_files}" if self.num_files else ""
@@ -238,10 +248,19 @@ def _size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
 
 
+def _named_row(position: int, audio: dict[str, Any] | None) -> tuple[str, Any]:
+    return f"row {position} ({audio['path'] if audio else 'no audio'})", audio
+
+
 def _open(recipe: RecordingsRecipe) -> FolderOfFiles | SavedDataset | StreamedDataset:
     folder = Path(recipe.folder)
     if recipe.split is not None:
         return StreamedDataset(recipe.folder, recipe.split)
+    if "://" in recipe.folder:
+        raise ValueError(
+            f"recordings.folder is a folder of this machine, or with recordings.split a data set, and got "
+            f"{recipe.folder!r}. For a data set of the Hub give its name, ORG/NAME, and a split."
+        )
     if (folder / "dataset_dict.json").is_file():
         raise ValueError(f"{folder} holds several splits; name one of them, such as {folder / 'train'}.")
     return SavedDataset(folder) if (folder / "state.json").is_file() else FolderOfFiles(folder)

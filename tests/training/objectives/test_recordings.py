@@ -1,5 +1,10 @@
+import gc
 import json
+import os
 import shutil
+import sys
+import zipfile
+from pathlib import Path
 
 import datasets
 import numpy as np
@@ -8,7 +13,7 @@ import soundfile
 import torch
 from huggingface_hub import ModelCard
 
-from audiopg.modeling.audio_audiopg import AudioFileError, read_audio
+from audiopg.modeling.audio_audiopg import AudioFileError, match_length, read_audio
 from audiopg.modeling.modeling_audiopg import AudioPGForPreTraining
 from audiopg.modeling.spectrogram_audiopg import log_mel_spectrogram
 from audiopg.training.objectives import recordings as recordings_module
@@ -172,6 +177,77 @@ def test_a_stopped_run_over_a_stream_goes_on_with_the_same_clips(streamed, tmp_p
     assert pretrain(toy_recipe(**values, synthesis={}), tmp_path / "cut")["loss"] == whole["loss"]
     export_run(tmp_path / "whole", tmp_path / "hub_folder")
     assert "streamed recordings of `hub`" in (tmp_path / "hub_folder" / "README.md").read_text()
+
+
+@pytest.fixture(params=["files", "zip", "files with a table"])
+def not_parquet(request, folder, tmp_path):
+    """The same recordings in the other forms that the Hub holds, and the paths in their order."""
+    hub, paths = tmp_path / "hub", sorted(path for path in folder.rglob("*.*") if path.suffix not in (".txt", ".ogg"))
+    (hub / "train").mkdir(parents=True)
+    names = [f"{n}{path.suffix}" for n, path in enumerate(paths)]
+    for name, path in zip(names, paths, strict=True):
+        if request.param == "zip":
+            with zipfile.ZipFile(hub / "train.zip", "a") as archive:
+                archive.write(path, name)
+        else:
+            shutil.copy(path, hub / "train" / name)
+    if request.param == "files with a table":
+        rows = "".join(f"{name},{n}\n" for n, name in enumerate(names))
+        (hub / "train" / "metadata.csv").write_text(f"file_name,number\n{rows}")
+    if request.param == "zip":
+        (hub / "train").rmdir()
+    return hub, paths
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # `datasets` leaves its table open
+def test_data_sets_of_files_and_archives_are_streamed_without_torchcodec(not_parquet, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torchcodec", None)
+    hub, paths = not_parquet
+    source = recordings(hub, split="train")
+    for index, clip in enumerate(source.draw(torch.arange(len(paths)))):
+        whole = read_audio(paths[index])
+        parts = whole.unfold(0, NUM_SAMPLES, 1) if len(whole) > NUM_SAMPLES else match_length(whole, NUM_SAMPLES)[None]
+        assert any(torch.equal(clip, part) for part in parts)
+    del source
+    gc.collect()  # what was left open is closed here, where it may be
+
+
+def test_a_row_without_audio_is_an_unreadable_recording(folder, tmp_path, caplog):
+    paths = sorted(folder.rglob("*.wav"))
+    rows = [{"bytes": path.read_bytes(), "path": path.name} for path in paths]
+    rows[1] = None
+    features = datasets.Features({"audio": {"bytes": datasets.Value("binary"), "path": datasets.Value("string")}})
+    table = datasets.Dataset.from_dict({"audio": rows}, features=features)
+    table.save_to_disk(tmp_path / "saved")
+    (tmp_path / "hub").mkdir()
+    table.to_parquet(tmp_path / "hub" / "train.parquet")
+    for source in (recordings(tmp_path / "saved"), recordings(tmp_path / "hub", split="train")):
+        caplog.clear()
+        assert source.draw(torch.arange(len(rows))).shape == (len(rows), NUM_SAMPLES)
+        assert list(source.unreadable) == [1]
+        assert "Skipped row 1 (no audio): row 1 (no audio) cannot be used: it is missing" in caplog.text
+    with pytest.raises(AudioFileError, match="1 of 3 recordings cannot be read"):
+        recordings(tmp_path / "saved", max_unreadable=0).draw(torch.arange(3))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
+def test_a_file_whose_name_is_not_utf_8_is_read_and_one_that_cannot_be_read_is_named(folder, tmp_path, caplog):
+    for name in (b"caf\xe9.wav", b"broken\xe9.wav"):
+        shutil.copy(folder / "a/0.wav", os.fsdecode(os.fsencode(tmp_path) + b"/" + name))
+    Path(os.fsdecode(os.fsencode(tmp_path) + b"/broken\xe9.wav")).write_bytes(b"RIFF")
+    source = recordings(tmp_path)
+    assert source.draw(torch.arange(4)).shape == (4, NUM_SAMPLES)
+    assert r"broken\udce9.wav cannot be used" in caplog.text.encode().decode()
+
+
+def test_clips_come_by_their_indices_too(folder):
+    source = recordings(folder)
+    assert torch.equal(source.waveforms(torch.arange(3)), source.draw(torch.arange(3)))
+
+
+def test_an_address_without_a_split_is_refused_with_the_remedy():
+    with pytest.raises(ValueError, match="give its name, ORG/NAME, and a split"):
+        recordings("hf://datasets/someone/sounds")
 
 
 def test_a_data_set_of_several_splits_asks_for_one(folder, tmp_path):
