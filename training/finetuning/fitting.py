@@ -132,6 +132,9 @@ def predict(model: PreTrainedModel, batches: Batches, clips: Sequence[int], devi
 
     Returns:
         Float32 on the CPU, shape `(clips, classes)`.
+
+    Raises:
+        FloatingPointError: if a logit is not finite.
     """
     was_training = model.training
     model.to(device).eval()  # type: ignore[arg-type]
@@ -143,7 +146,13 @@ def predict(model: PreTrainedModel, batches: Batches, clips: Sequence[int], devi
         with torch.autocast(torch.device(device).type, dtype=torch.bfloat16, enabled=_has_bfloat16(device)):
             logits.append(model(**inputs).logits.float().cpu())
     model.train(was_training)
-    return torch.cat(logits)
+    found = torch.cat(logits)
+    if broken := int((~found.isfinite().all(dim=1)).sum()):
+        raise FloatingPointError(
+            f"The logits of {broken} of {len(clips)} clips are not finite: nothing is published of them. Lower "
+            "learning_rate and choose another --output_dir."
+        )
+    return found
 
 
 class _Clips(Dataset):

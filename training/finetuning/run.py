@@ -247,6 +247,7 @@ class FinetuningRun:
             progress.round_done(self.recipe.epochs)
             return
         model, _ = self._fit(PRETRAINED, one, progress)
+        predict(model, self.batches, one.train[: self.recipe.batch_size], self.device, self.recipe.batch_size)  # finite?
         with written_aside(path) as partial:
             model.save_pretrained(partial)
             self.feature_extractor.save_pretrained(partial)

@@ -1,4 +1,6 @@
 import json
+import math
+import shutil
 import subprocess
 import sys
 
@@ -6,13 +8,15 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from safetensors.torch import load_file
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from toys import SMALL
 from transformers import (
     ASTConfig,
     ASTFeatureExtractor,
     ASTForAudioClassification,
     AutoModelForAudioClassification,
+    Trainer,
 )
 
 from audiopg.modeling.configuration_audiopg import AudioPGConfig
@@ -21,6 +25,7 @@ from audiopg.modeling.modeling_audiopg import AudioPGForAudioClassification, Aud
 from audiopg.training.evaluation.probes import probe_features
 from audiopg.training.evaluation.protocols import Round, cut_validation, rounds_of
 from audiopg.training.evaluation.results import PRETRAINED, SCRATCH
+from audiopg.training.evaluation.scores import score
 from audiopg.training.features.batches import Batches
 from audiopg.training.features.cache import FeatureCache, front_end_of
 from audiopg.training.features.embeddings import embed, log_mel_statistics
@@ -30,6 +35,7 @@ from audiopg.training.finetuning import run as finetune_module
 from audiopg.training.finetuning.fitting import augment, fit, predict, training_arguments
 from audiopg.training.finetuning.recipe import FinetuningRecipe
 from audiopg.training.finetuning.run import FinetuningRun, Progress
+from audiopg.training.runs.folder import held
 from audiopg.training.runs.recipes import RECIPES, build_recipe, load_recipe
 
 PLAIN = {
@@ -475,3 +481,136 @@ def test_fine_tuning_from_a_cache_needs_no_audio_or_data_set_library(finished, c
     command = [sys.executable, "-c", code, *map(str, words), *options]
     subprocess.run(command, check=True, timeout=200, capture_output=True)
     assert len(results_of(tmp_path / "r")["results"]) == 4
+
+
+@pytest.mark.parametrize("select", ["last", "validation"])
+def test_a_training_that_diverges_ends_with_an_error_and_publishes_nothing(checkpoint, tmp_path, select):
+    run = silent_run(checkpoint, easy_cache(), tmp_path, learning_rate=1e12, select=select)
+    with pytest.raises(FloatingPointError, match=r"not finite.*: nothing is published"):
+        run.run(controls=())
+    assert not (tmp_path / "results.json").exists()
+    assert not list(tmp_path.glob("rounds/*.json"))
+    assert not (tmp_path / "model").exists()
+
+
+def test_the_command_line_says_of_a_diverged_training_what_to_do(finished, checkpoint, tmp_path, capsys):
+    words = ["--features", finished.parent / "features.safetensors", "--recipe", finished.parent / "toy.yaml"]
+    with pytest.raises(SystemExit) as stop:
+        main([str(word) for word in [checkpoint, *words, "--output_dir", tmp_path / "r", "--learning_rate", "1e12"]])
+    assert stop.value.code == 2
+    assert "Lower learning_rate and choose another --output_dir." in capsys.readouterr().err
+
+
+def test_logits_that_are_not_finite_have_no_score():
+    with pytest.raises(ValueError, match="those of 1 of 2 clips are not: no score"):
+        score(np.array([[0.0, np.nan], [0.0, 1.0]]), np.array([0, 1]))
+
+
+def test_a_run_from_before_that_holds_nan_trains_that_round_again(finished, checkpoint, tmp_path, caplog):
+    shutil.copytree(finished, tmp_path / "run")
+    (path,) = (tmp_path / "run/rounds").glob("pre-trained*fold_1.json")
+    logits = load_file(path.with_suffix(".safetensors"))
+    save_file({**logits, "logits": logits["logits"] * math.nan}, path.with_suffix(".safetensors"))
+    facts = json.loads(path.read_text())
+    del facts["logits"]
+    path.write_text(json.dumps(facts))
+    results = silent_run(checkpoint, easy_cache(), tmp_path / "run", epochs=4).run()
+    assert "fold 1, is damaged and is trained again: Logits are finite numbers" in caplog.text
+    assert scores_of(results) == scores_of(results_of(finished))
+
+
+def scores_of(results):
+    return {name: row["scores"] for name, row in results["results"].items()}
+
+
+def damaged_json(run):
+    (path,) = (run / "rounds").glob("pre-trained*fold_1.json")
+    path.write_text(path.read_text()[:20])
+
+
+def altered_score(run):
+    (path,) = (run / "rounds").glob("pre-trained*fold_1.json")
+    path.write_text(path.read_text().replace('"score": 1.0', '"score": 0.5'))
+
+
+def torn_logits(run):
+    (path,) = (run / "rounds").glob("pre-trained*fold_1.safetensors")
+    path.write_bytes(path.read_bytes()[:-8])
+
+
+def altered_model(run):
+    weights = bytearray((run / "model/model.safetensors").read_bytes())
+    weights[-1] ^= 1
+    (run / "model/model.safetensors").write_bytes(weights)
+
+
+def torn_controls(run):
+    (run / "linear.json").write_text("{")
+
+
+@pytest.mark.parametrize("damage", [damaged_json, altered_score, torn_logits, altered_model, torn_controls])
+def test_what_is_damaged_in_a_run_is_named_and_made_again(finished, checkpoint, tmp_path, caplog, damage):
+    run = tmp_path / "run"
+    shutil.copytree(finished, run)
+    damage(run)
+    results = silent_run(checkpoint, easy_cache(), run, epochs=4).run()
+    assert "again: " in caplog.text
+    assert scores_of(results) == scores_of(results_of(finished))
+    weights = (run / "model/model.safetensors", finished / "model/model.safetensors")
+    assert weights[0].read_bytes() == weights[1].read_bytes()
+
+
+def test_what_is_left_of_a_kill_does_not_stand_in_the_way(finished, checkpoint, tmp_path):
+    """A model that was being written, by this version or one before, a round's file, and a checkpoint without seal."""
+    run = tmp_path / "run"
+    shutil.copytree(finished, run)
+    shutil.rmtree(run / "model")
+    for left in (
+        "model.partial",
+        "rounds/pre-trained_all_clips.0a1b.partial",
+        "rounds/pre-trained_all_clips/checkpoint-3",
+    ):
+        (run / left).mkdir(parents=True)
+        (run / left / "model.safetensors").write_bytes(b"half of")
+    silent_run(checkpoint, easy_cache(), run, epochs=4).run()
+    assert {path.name for path in run.iterdir()} >= {"model", "results.json"}
+    assert not list(run.rglob("*.partial"))
+    assert (run / "model/model.safetensors").read_bytes() == (finished / "model/model.safetensors").read_bytes()
+
+
+def test_a_disk_that_is_full_while_the_trainer_saves_is_named_and_the_same_command_goes_on(
+    finished, checkpoint, tmp_path, monkeypatch
+):
+    def full(self, *words, **options):
+        raise SafetensorError("I/O error: No space left on device (os error 28)")
+
+    options = {"epochs": 4, "checkpoints_per_round": 1}
+    monkeypatch.setattr(Trainer, "_save_checkpoint", full)
+    with pytest.raises(
+        OSError, match=r"checkpoint-\d+ could not be written: .*No space left.*the same command goes on"
+    ):
+        silent_run(checkpoint, easy_cache(), tmp_path / "run", **options).run(controls=())
+    monkeypatch.undo()
+    results = silent_run(checkpoint, easy_cache(), tmp_path / "run", **options).run(controls=())
+    assert scores_of(results)[PRETRAINED] == scores_of(results_of(finished))[PRETRAINED]
+
+
+def test_a_fine_tuning_does_not_claim_the_folder_of_a_pre_training(checkpoint, tmp_path, toy_run):
+    shutil.copytree(toy_run, tmp_path / "run")
+    before = (tmp_path / "run/run.json").read_bytes()
+    with pytest.raises(ValueError, match="holds another run"):
+        silent_run(checkpoint, easy_cache(), tmp_path / "run")
+    assert (tmp_path / "run/run.json").read_bytes() == before
+
+
+def test_a_second_command_in_the_folder_is_refused(checkpoint, tmp_path):
+    run = silent_run(checkpoint, easy_cache(), tmp_path / "run")
+    with held(tmp_path / "run"), pytest.raises(ValueError, match="Another command is at work"):
+        run.run()
+
+
+@pytest.mark.parametrize("field", ["learning_rate", "weight_decay", "clip_seconds", "mixup", "warmup_fraction"])
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_numbers_of_a_recipe_are_finite(field, value):
+    with pytest.raises(ValueError, match=f"{field} is a finite number|{field} is of type"):
+        FinetuningRecipe(**PLAIN | {field: value})
