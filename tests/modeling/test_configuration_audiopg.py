@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 from huggingface_hub.errors import StrictDataclassFieldValidationError
+from transformers.dynamic_module_utils import get_relative_import_files, get_relative_imports
 
-from audiopg.modeling import configuration_audiopg, modeling_audiopg
+from audiopg.modeling import configuration_audiopg, feature_extraction_audiopg, modeling_audiopg
 from audiopg.modeling.configuration_audiopg import AUTO_MAP, AudioPGConfig
 
 
@@ -58,6 +59,8 @@ def test_misspelt_override_is_refused():
         ({"mask_ratio": 1}, "`mask_ratio` must be at least 0 and below 1, got 1"),
         ({"mask_ratio": 75}, "`mask_ratio` must be at least 0 and below 1, got 75"),
         ({"drop_path_rate": -0.1}, "`drop_path_rate` must be at least 0 and below 1"),
+        ({"layer_norm_eps": float("nan")}, "`layer_norm_eps` must be a finite number above 0, got nan"),
+        ({"initializer_range": float("inf")}, "`initializer_range` must be a finite number, 0 or more, got inf"),
         ({"num_hidden_layers": 0}, "`num_hidden_layers` must be at least 1, got 0"),
     ],
 )
@@ -108,3 +111,11 @@ def test_an_older_transformers_is_refused_with_the_remedy():
     assert "transformers>=5.17 is required" in message[0]
     assert "found transformers==4.57.1" in message[0]
     assert "pip install -U" in message[1]
+
+
+def test_an_older_transformers_gets_as_far_as_the_refusal_from_the_feature_extractor_too():
+    """Until 5.15 it copied the files that one names, and failed to find those that these name in turn."""
+    file = feature_extraction_audiopg.__file__
+    direct = {f"{name}.py" for name in get_relative_imports(file)}
+    assert "configuration_audiopg.py" in direct
+    assert {Path(needed).name for needed in get_relative_import_files(file)} == direct

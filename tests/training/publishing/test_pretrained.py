@@ -9,6 +9,7 @@ import pytest
 import torch
 import yaml
 from huggingface_hub import HfApi, ModelCard
+from huggingface_hub.utils import filter_repo_objects
 from transformers import (
     AutoFeatureExtractor,
     AutoModel,
@@ -23,7 +24,7 @@ from audiopg.training.export import main
 from audiopg.training.objectives.pretraining import TrainedRun, pretrain
 from audiopg.training.publishing.cards import pretrained_card
 from audiopg.training.publishing.exporting import export_run
-from audiopg.training.publishing.hub import write_hub_folder
+from audiopg.training.publishing.hub import upload, write_hub_folder
 
 WAVEFORM = np.random.default_rng(0).uniform(-0.5, 0.5, 16000).astype(np.float32)
 HEADS = {"AutoModel": AutoModel, "AutoModelForPreTraining": AutoModelForPreTraining}
@@ -251,3 +252,54 @@ def test_a_checkpoint_that_is_not_what_was_written_is_not_exported(toy_run, tmp_
     weights.write_bytes(altered)
     with pytest.raises(ValueError, match=r"content of model\.safetensors has changed"):
         export_run(tmp_path / "run", tmp_path / "out")
+
+
+def test_an_export_takes_the_place_of_an_older_one_with_no_file_of_both(toy_run, tmp_path):
+    export_run(toy_run, tmp_path / "out")
+    for stale in ("old.safetensors", ".tmpAb12", "model.0a1b.partial"):
+        (tmp_path / "out" / stale).touch()
+    export_run(toy_run, tmp_path / "out")
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert {"config.json", "model.safetensors", "README.md"} <= names
+    assert not names & {"old.safetensors", ".tmpAb12", "model.0a1b.partial"}
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_an_export_that_fails_leaves_the_older_one_as_it_was(toy_run, tmp_path, monkeypatch):
+    export_run(toy_run, tmp_path / "out")
+    before = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir() if path.is_file()}
+    monkeypatch.setattr(ModelCard, "save", lambda self, path: (_ for _ in ()).throw(OSError(28, "No space left")))
+    with pytest.raises(OSError, match="out could not be written: No space left"):
+        export_run(toy_run, tmp_path / "out")
+    assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir() if path.is_file()} == before
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+@pytest.mark.parametrize("foreign", ["thesis.tex", ".git/config", "notes/plan.txt", "package.json"])
+def test_a_folder_with_other_things_in_it_is_not_replaced(toy_run, tmp_path, foreign):
+    path = tmp_path / "out" / foreign
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("mine")
+    with pytest.raises(ValueError, match=f"holds {foreign}, which no export wrote"):
+        export_run(toy_run, tmp_path / "out")
+    assert path.read_text() == "mine"
+
+
+def test_only_what_belongs_there_is_uploaded(toy_run, tmp_path, monkeypatch):
+    export_run(toy_run, tmp_path / "out")
+    belongs = {
+        path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("*") if path.is_file()
+    }
+    (tmp_path / "out/x.1f.partial").mkdir()
+    for left in (".lock", ".tmpAb12", "x.1f.partial/model.safetensors", "notes.txt", ".env"):
+        (tmp_path / "out" / left).touch()
+    found = []
+
+    def upload_folder(self, *, folder_path, allow_patterns, ignore_patterns, **_):
+        names = [path.relative_to(folder_path).as_posix() for path in folder_path.rglob("*") if path.is_file()]
+        found.extend(filter_repo_objects(names, allow_patterns=allow_patterns, ignore_patterns=ignore_patterns))
+
+    monkeypatch.setattr(HfApi, "create_repo", lambda self, *words, **options: None)
+    monkeypatch.setattr(HfApi, "upload_folder", upload_folder)
+    upload(tmp_path / "out", "org/toy")
+    assert set(found) == belongs
