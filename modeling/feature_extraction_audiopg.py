@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterator, Sequence
 from numbers import Real
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -13,7 +13,11 @@ from transformers import BatchFeature, SequenceFeatureExtractor
 from transformers.utils import logging
 
 from .audio_audiopg import MOST_CHANNELS, check_peak, is_one_recording, read_waveform, to_mono
+from .configuration_audiopg import MINIMUM_TRANSFORMERS  # noqa: F401 - refuses older ones, which may begin here
 from .spectrogram_audiopg import WINDOWS, frame_length, log_mel_spectrogram, num_frames
+
+if TYPE_CHECKING:  # older ones copy what this file names, and stumble over what only those name before they read any
+    from .containers_audiopg import cut_short  # noqa: F401
 
 logger = logging.get_logger(__name__)
 
@@ -326,8 +330,9 @@ def split_clips(audio: Any) -> Sequence[Any]:
                 "an array of mono samples, or a list of them."
             ) from error
     if isinstance(audio, (np.ndarray, Tensor)):
-        has_channels = audio.ndim == 2 and 1 <= audio.shape[1] <= MOST_CHANNELS < audio.shape[0]
-        if audio.ndim <= 1 or has_channels:
+        is_batch = isinstance(audio, np.ndarray) or audio.layout is torch.strided
+        has_channels = is_batch and audio.ndim == 2 and 1 <= audio.shape[1] <= MOST_CHANNELS < audio.shape[0]
+        if audio.ndim <= 1 or has_channels or not is_batch:
             return [audio]
     if len(audio) == 0:
         raise ValueError("There is no clip in the input: pass at least one clip of at least 25 ms.")

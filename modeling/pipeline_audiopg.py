@@ -70,7 +70,7 @@ class AudioPGFeatureExtractionPipeline(ChunkPipeline):
         """
         return super().__call__(inputs, **options)
 
-    def save_pretrained(self, save_directory: str | PathLike, **kwargs: Any) -> None:  # type: ignore[override]
+    def save_pretrained(self, save_directory: str | PathLike, **kwargs: Any) -> None:
         """Save the model and the feature extractor; the code of this pipeline goes with every model.
 
         Args:
