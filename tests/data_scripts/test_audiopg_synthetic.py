@@ -116,6 +116,22 @@ def test_its_features_are_those_of_a_plain_data_set(builder, tmp_path):
     assert len(datasets.concatenate_datasets([plain, prepared])) == 2 * NUM_CLIPS
 
 
+def test_streams_become_arrow_pandas_and_parquet_with_the_types_of_the_data_set(builder, tmp_path):
+    """Tables of few rows hold columns of nothing but nulls, whose types cannot be guessed from them."""
+    stream, schema = builder.as_streaming_dataset(split="train"), features(get_preset("audiopg")).arrow_schema
+    tables = list(stream.with_format("arrow").iter(batch_size=1))
+    assert sum(table.num_rows for table in tables) == NUM_CLIPS
+    assert all(table.schema.types == schema.types for table in tables)
+    assert len(stream.to_pandas()) == len(next(iter(stream.with_format("pandas").iter(batch_size=NUM_CLIPS))))
+    stream.to_parquet(tmp_path / "clips.parquet")
+    stream.skip(3).select_columns(["index", "cutoff"]).to_csv(tmp_path / "clips.csv")
+    written = datasets.load_dataset(
+        "parquet", data_files=str(tmp_path / "*.parquet"), split="train", cache_dir=tmp_path
+    )
+    assert written.features == builder.as_dataset(split="train").features
+    assert list(written) == list(stream)
+
+
 def test_columns_are_typed(builder):
     found = builder.as_dataset(split="train").features
     assert found["mode"] == datasets.List(datasets.ClassLabel(names=["harmonic", "fm", "pulse", "noise"]))

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from audiopg.modeling.embedding_audiopg import AudioPGFrameEmbeddings
 from audiopg.modeling.feature_extraction_audiopg import AudioPGFeatureExtractor
 from audiopg.modeling.modeling_audiopg import AudioPGModel
+from audiopg.modeling.spectrogram_audiopg import hop_length, samples_spanned
 
 
 class HearModel(nn.Module):
@@ -81,9 +82,13 @@ def get_timestamp_embeddings(audio: Tensor, model: HearModel) -> tuple[Tensor, T
         model: From `load_model`.
 
     Returns:
-        The embeddings, shape `(clips, time patches, timestamp_embedding_size)`, and the centres of what they describe
-        in ms, shape `(clips, time patches)`.
+        The embeddings, shape `(clips, time patches, timestamp_embedding_size)`, and the centres of their time patches
+        in ms, shape `(clips, time patches)`. HEAR wants equal steps: the last patch, which a clip may fill in part, is
+        dated as the others, up to 80 ms after the clip's end. `AudioPGModel.embed_frames` has the centre of its part.
     """
-    frames = model(audio)
-    embeddings = torch.stack([clip.embeddings for clip in frames])
-    return embeddings, torch.stack([1000 * clip.times for clip in frames]).to(embeddings.device)
+    embeddings = torch.stack([clip.embeddings for clip in model(audio)])
+    rate, patch_size = model.sample_rate, model.encoder.config.patch_size
+    step = 1000 * patch_size * hop_length(rate) / rate
+    first = 1000 * samples_spanned(patch_size, rate) / rate / 2
+    times = first + step * torch.arange(embeddings.shape[1], dtype=torch.float32, device=embeddings.device)
+    return embeddings, times.expand(len(embeddings), -1)

@@ -1,3 +1,6 @@
+import sys
+import types
+
 import pytest
 import torch
 
@@ -20,7 +23,7 @@ def folder(tmp_path_factory):
 
 @pytest.mark.parametrize("seconds", [0.1, 4.0, 13.0])
 def test_the_module_keeps_the_contract_of_hear(folder, seconds):
-    """Checked as HEAR's own validator does: attributes, shapes, types and increasing timestamps in milliseconds."""
+    """Attributes, shapes, types, and timestamps in milliseconds at equal steps, about where the frames are."""
     model = module.load_model(folder)
     assert isinstance(model, torch.nn.Module)
     assert model.sample_rate in (16000, 22050, 32000, 44100, 48000)
@@ -29,10 +32,35 @@ def test_the_module_keeps_the_contract_of_hear(folder, seconds):
     assert (scenes.dtype, tuple(scenes.shape)) == (torch.float32, (3, model.scene_embedding_size))
     embeddings, timestamps = module.get_timestamp_embeddings(audio, model)
     assert tuple(embeddings.shape) == (3, timestamps.shape[1], model.timestamp_embedding_size)
-    assert (timestamps.diff(dim=1) > 0).all()
-    assert 0 < timestamps.min() < timestamps.max() < 1000 * seconds or seconds < 0.16
+    assert (timestamps.diff(dim=1) == 160).all()
+    exact = 1000 * torch.stack([clip.times for clip in model(audio)])
+    torch.testing.assert_close(timestamps[:, :-1], exact[:, :-1])
+    assert timestamps.max() < 1000 * seconds + 80
     torch.testing.assert_close(embeddings.mean(dim=1), scenes)
     torch.testing.assert_close(scenes, model.encoder.embed(audio, model.feature_extractor))
+
+
+@pytest.mark.filterwarnings("ignore:We suggest a interval")  # ours are 160 ms apart, as the module says
+def test_hear_s_own_validator_passes(folder, monkeypatch):
+    validate = validator(monkeypatch)
+    validate("audiopg.training.evaluation.hear", folder, device="cpu")()
+    monkeypatch.setattr(module, "get_timestamp_embeddings", irregular)
+    with pytest.raises(BaseException, match="regular intervals"):  # its errors are no exceptions
+        validate("audiopg.training.evaluation.hear", folder, device="cpu")()
+
+
+def validator(monkeypatch):
+    """Of the package hearvalidator, which imports TensorFlow and needs none of it for a model in PyTorch."""
+    tensorflow = types.ModuleType("tensorflow")
+    tensorflow.Module = type("Module", (), {})
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "tensorflow", tensorflow)
+        return pytest.importorskip("hearvalidator.validate").ValidateModel
+
+
+def irregular(audio, model):
+    frames = model(audio)
+    return torch.stack([clip.embeddings for clip in frames]), torch.stack([1000 * clip.times for clip in frames])
 
 
 def test_a_checkpoint_must_be_named():
