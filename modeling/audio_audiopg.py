@@ -73,6 +73,8 @@ FULL_SCALE = {
 # frame for the table that says so.
 _MOST_MP3_PADDING = 2 * 4095 + 1152
 
+_CONTENT = (bytes, bytearray, memoryview)
+
 # So many values are decoded at a time: what a header says is never allocated on its word.
 _VALUES_PER_BLOCK = 2**20
 
@@ -137,12 +139,13 @@ def read_waveform(recording: Any, sampling_rate: int = 16000, name: str = "this 
         return _read_decoded(_decoded(recording, name), sampling_rate, name)
     if _is_decoded(recording):
         return _read_decoded(recording, sampling_rate, name)
-    return recording if getattr(recording, "ndim", 1) == 1 else to_mono(recording, name)
+    is_row = isinstance(recording, (np.ndarray, Tensor)) and recording.ndim == 1 and not _is_special(recording)
+    return recording if is_row or isinstance(recording, (list, tuple)) else to_mono(recording, name)
 
 
 def is_file(recording: Any) -> bool:
     """Whether this is what `read_audio` takes: a path, an address, a file's content or an open file."""
-    return isinstance(recording, (str, PathLike, bytes, bytearray)) or hasattr(recording, "read")
+    return isinstance(recording, (str, PathLike, *_CONTENT)) or hasattr(recording, "read")
 
 
 def is_one_recording(audio: Any) -> bool:
@@ -201,7 +204,7 @@ def to_float(samples: Any, name: str = "this recording") -> Tensor:
         (tensor([-1.0000,  0.0000,  0.5000]), torch.Size([2]))
     """
     tensor = samples if isinstance(samples, Tensor) else _to_tensor(samples, name)
-    if tensor.layout is not torch.strided or tensor.is_quantized or tensor.device.type == "meta":
+    if _is_special(tensor):
         raise ValueError(
             f"Samples are plain numbers in memory, and {name} is a tensor that is {tensor.layout}, {tensor.dtype} and "
             f"on the device {tensor.device}. Convert it first: `to_dense()`, or `dequantize()`."
@@ -328,7 +331,7 @@ def resampling_ratios(from_rate: int, to_rate: int) -> tuple[Fraction, ...]:
     first_steps = (Fraction(n + 1, n) if n else Fraction(1) for n in range(LARGEST_NEAR_TERM))
     for first in first_steps:
         rest = exact / first
-        near = rest.limit_denominator(int(LARGEST_NEAR_TERM / max(1, rest)))
+        near = rest.limit_denominator(int(LARGEST_NEAR_TERM / max(Fraction(1), rest)))
         if abs(first * near / exact - 1) <= RATIO_TOLERANCE:
             return tuple(step for step in (first, near) if step != 1)
     raise AssertionError(f"{exact} is within {RATIO_TOLERANCE} of no two ratios of small numbers.")
@@ -362,7 +365,7 @@ def match_length(waveform: Tensor, num_samples: int) -> Tensor:
 
 
 def _name(source: Any) -> str:
-    if isinstance(source, (bytes, bytearray)):
+    if isinstance(source, _CONTENT):
         return "The audio given as bytes"
     if isinstance(source, (str, PathLike)):
         return str(fspath(source))
@@ -373,16 +376,16 @@ def _name(source: Any) -> str:
 def _opened(source: Any, name: str) -> Iterator[BinaryIO]:
     """Something to seek and read in, from the start of the recording on."""
     if isinstance(source, (str, PathLike)) and "://" not in name:
-        if not Path(source).is_file():
-            raise AudioFileError(name, "there is no such file", "Check the path.")
         try:
+            if not Path(source).is_file():
+                raise AudioFileError(name, "there is no such file", "Check the path.")
             # Unbuffered: libsndfile goes on where the operating system says that the file stands.
             file = open(source, "rb", buffering=0)  # noqa: SIM115 - closed below; only opening may fail with these words
         except OSError as error:
             raise AudioFileError(name, f"it cannot be opened ({error.strerror})", "Check who may read it.") from error
         with file:
             yield file
-    elif isinstance(source, (bytes, bytearray)):
+    elif isinstance(source, _CONTENT):
         yield BytesIO(source)
     else:
         yield BytesIO(_content(source, name))
@@ -530,10 +533,16 @@ def _read_dictionary(audio: dict[str, Any], sampling_rate: int, name: str) -> An
 def _decoded(decoder: Any, name: str) -> Any:
     """All that a decoder of torchcodec, or of `datasets`, has."""
     try:
-        return decoder.get_all_samples()
+        samples = decoder.get_all_samples()
     except RuntimeError as error:  # FFmpeg's, of a file that it cannot read
         reason = f"its decoder cannot read it ({error})"
         raise AudioFileError(name, reason, "Fetch it again, or pass its path instead.") from error
+    if not _is_decoded(samples):
+        raise ValueError(
+            f"A decoder gives an object with `data`, a tensor, and `sample_rate`, and that of {name} gave a "
+            f"{type(samples).__name__}. Pass its samples in an array instead."
+        )
+    return samples
 
 
 def _is_decoded(audio: Any) -> bool:
@@ -554,12 +563,14 @@ def _resampled(samples: Any, from_rate: int, to_rate: int, name: str) -> Any:
     return resample(to_mono(samples, name), from_rate, to_rate)
 
 
+def _is_special(samples: Any) -> bool:
+    """Whether a tensor is no plain row of numbers in memory: sparse, nested, quantized, or without any values."""
+    if not isinstance(samples, Tensor):
+        return False
+    return samples.layout is not torch.strided or samples.is_quantized or samples.device.type == "meta"
+
+
 def _to_tensor(samples: Any, name: str) -> Tensor:
-    if np.ma.is_masked(samples):
-        raise ValueError(
-            f"Samples are all there, and {np.ma.count_masked(samples)} of {name} are masked. Fill them with "
-            "what was recorded there, or cut the recording."
-        )
     try:
         array = np.asarray(samples)
     except (ValueError, TypeError, OverflowError) as error:  # nested lists of several lengths, numbers beyond 64 bits
@@ -568,6 +579,11 @@ def _to_tensor(samples: Any, name: str) -> Tensor:
         raise ValueError(
             f"Samples are real numbers in a row, and {name} is a {type(samples).__name__} of {array.dtype} and of the "
             f"shape {array.shape}. Pass an array of floating point samples in [-1, 1]."
+        )
+    if np.ma.is_masked(samples):
+        raise ValueError(
+            f"Samples are all there, and {np.ma.count_masked(samples)} of {name} are masked. Fill them with what was "
+            "recorded there, or cut the recording."
         )
     if array.dtype.kind == "f":
         with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is refused as such

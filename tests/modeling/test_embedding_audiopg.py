@@ -1,6 +1,7 @@
 import os
 import subprocess
 import sys
+from collections import deque
 from itertools import pairwise
 from types import SimpleNamespace
 
@@ -218,6 +219,19 @@ def test_files_and_decoded_audio_are_embedded_like_their_samples(model, tmp_path
     [frames] = model.embed_frames(decoder, AudioPGFeatureExtractor())
     torch.testing.assert_close(frames.embeddings.mean(0), expected[0], atol=1e-5, rtol=0)
     assert len(frames.times) == len(frames.embeddings)
+
+
+@pytest.mark.parametrize(
+    "recording", [torch.zeros(8000).to_sparse(), np.float32(0.5), 3, np.zeros(8000, dtype=object), object()], ids=str
+)
+def test_what_is_no_recording_is_refused(model, recording):
+    with pytest.raises(ValueError, match=r"recording 1|clip 1"):
+        model.embed([noise(8000), recording], AudioPGFeatureExtractor())
+
+
+def test_rows_that_cannot_be_sliced_are_embedded_like_lists(model):
+    expected = model.embed(noise(8000), AudioPGFeatureExtractor())
+    torch.testing.assert_close(model.embed(deque(noise(8000)), AudioPGFeatureExtractor()), expected)
 
 
 def test_bad_samples_are_refused_with_the_recording_they_are_in(model):

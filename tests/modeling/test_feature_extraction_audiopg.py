@@ -3,6 +3,7 @@ import json
 import subprocess
 import sys
 from io import BytesIO
+from types import SimpleNamespace
 
 import numpy as np
 import pandas
@@ -284,6 +285,12 @@ def with_value(value, count):
         (torch.zeros(8000, device="meta"), "on the device meta"),
         ([[[0.0], [0.0, 1.0]]], "clip 0 makes none"),
         (0.5, "got a float"),
+        (torch.nested.nested_tensor([torch.zeros(500), torch.zeros(600)], layout=torch.jagged), "torch.jagged"),
+        ((noise(8000), 16000), r"clip 1 is a int of int64 and of the shape \(\)"),
+        (object(), "got a object"),
+        (SimpleNamespace(get_all_samples=lambda: None), "that of clip 0 gave a NoneType"),
+        ("x" * 5000, "cannot be opened"),
+        (memoryview(b"nothing"), "The audio given as bytes cannot be used"),
         ([None], "clip 0 cannot be used: it is missing"),
         (np.zeros(8000, dtype=np.int64), "clip 0 has torch.int64"),
         ("recording.wav", "recording.wav cannot be used: there is no such file"),
@@ -296,6 +303,36 @@ def with_value(value, count):
 def test_what_is_not_a_clip_is_refused(feature_extractor, audio, message):
     with pytest.raises(ValueError, match=message):
         extract(feature_extractor, audio)
+
+
+SHAPES = {
+    "one dimension": lambda clip: clip,
+    "channels first": lambda clip: np.stack([clip, clip])[None],
+    "channels last": lambda clip: np.stack([clip, clip], axis=1),
+    "column-major": lambda clip: np.asfortranarray(np.stack([clip, clip], axis=1)),
+    "no dimension": lambda clip: clip[:1].reshape(()),
+    "no sample": lambda clip: clip[:0],
+    "four dimensions": lambda clip: clip[None, None, None],
+    "every other": lambda clip: np.repeat(clip, 2)[::2],
+    "backwards": lambda clip: clip[::-1],
+    "broadcast": lambda clip: np.broadcast_to(clip[:1], (4000,)),
+    "masked": lambda clip: np.ma.masked_array(clip, mask=np.arange(len(clip)) % 2 == 0),
+    "nothing masked": np.ma.masked_array,
+}
+NUMBERS = ["f2", "f4", "f8", "g", ">f2", ">f4", ">f8", "i1", "i2", "i4", "u1", "u2", ">i2", ">i4", ">u2"]
+NO_NUMBERS = ["i8", ">i8", "u4", "u8", "?", "F", "D", "O", "S4", "U4", "M8[s]", "m8[s]", "V4", "f4,i2"]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("dtype", NUMBERS + NO_NUMBERS)
+def test_odd_arrays_are_taken_or_refused_by_a_sentence(feature_extractor, dtype, shape):
+    refused = dtype in NO_NUMBERS or shape in ("no dimension", "no sample", "four dimensions", "masked")
+    clip = SHAPES[shape](np.zeros(4000, dtype=dtype))
+    if refused:
+        with pytest.raises(ValueError, match=r"clip 0.*\. [A-Z]"):
+            extract(feature_extractor, clip)
+    else:
+        assert torch.isfinite(extract(feature_extractor, clip)["input_values"]).all()
 
 
 def test_another_sampling_rate_is_refused_with_the_remedy(feature_extractor):
