@@ -8,12 +8,12 @@ a model card. It loads with and without this package installed.
 """
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
 from audiopg.training.publishing.exporting import LICENSE, export_run
 from audiopg.training.publishing.hub import upload, write_hub_folder
+from audiopg.training.runs.files import read_json
 
 __all__ = ["export_run", "main", "write_hub_folder"]
 
@@ -30,7 +30,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--push_to_hub", metavar="REPOSITORY", help="also upload the folder there")
     known = parser.parse_args(arguments)
     try:
-        results = json.loads(known.results.read_text(encoding="utf-8")) if known.results else None
+        results = read_json(known.results, "Give what training/demo.py wrote.") if known.results else None
         export_run(known.run_folder, known.output, results, known.license)
     except (OSError, ValueError) as error:
         parser.exit(2, f"{parser.prog}: {error}\n")

@@ -15,6 +15,7 @@ from transformers import AutoFeatureExtractor
 import audiopg  # noqa: F401 - registers the feature extractor
 from audiopg.training.features.cache import content_digest, extract_features, front_end_of
 from audiopg.training.features.labelled import load_labelled
+from audiopg.training.runs.files import reading
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -29,11 +30,13 @@ def main(arguments: list[str] | None = None) -> None:
     known = parser.parse_args(arguments)
     try:
         dataset = load_labelled(known.data_dir)
-        front_end = front_end_of(AutoFeatureExtractor.from_pretrained(known.checkpoint), known.clip_seconds)
+        with reading(known.checkpoint):
+            feature_extractor = AutoFeatureExtractor.from_pretrained(known.checkpoint)
+        front_end = front_end_of(feature_extractor, known.clip_seconds)
         cache = extract_features(dataset, front_end, content_digest(dataset, front_end))
+        cache.save(known.output)
     except (OSError, ValueError) as error:
         parser.exit(2, f"{parser.prog}: {error}\n")
-    cache.save(known.output)
     sys.stderr.write(f"{known.output}: {len(cache)} clips of {cache.dataset_name}, {len(cache.frames)} frames\n")
 
 

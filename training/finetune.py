@@ -23,7 +23,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
 from transformers import AutoFeatureExtractor
 from transformers.utils import logging as logging_of_transformers
 
@@ -31,6 +30,7 @@ from audiopg.training.evaluation.results import format_results
 from audiopg.training.features.labelled import DataOptions, add_data_options
 from audiopg.training.finetuning.recipe import FinetuningRecipe
 from audiopg.training.finetuning.run import CONTROLS, FinetuningRun
+from audiopg.training.runs.files import reading
 from audiopg.training.runs.names import say
 from audiopg.training.runs.recipes import RECIPES, load_recipe, parse_overrides, recipe_parser
 
@@ -56,14 +56,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         path = known.recipe if Path(known.recipe).suffix else RECIPES / "finetuning" / f"{known.recipe}.yaml"
         recipe = load_recipe(FinetuningRecipe, path, parse_overrides(overrides))
-        feature_extractor = AutoFeatureExtractor.from_pretrained(known.checkpoint)
+        with reading(known.checkpoint):
+            feature_extractor = AutoFeatureExtractor.from_pretrained(known.checkpoint)
         cache = DataOptions.of(known).cache(feature_extractor, recipe.clip_seconds)
         names = (Path(known.checkpoint).name, re.sub(r"[\s/]", "_", cache.dataset_name), recipe.name)
         run = FinetuningRun(
             known.checkpoint, cache, recipe, known.output_dir or Path("runs") / "-".join(names), known.device
         )
         results = run.run(known.controls, final_model=not known.no_final_model)
-    except (OSError, ValueError, FloatingPointError, SafetensorError) as error:
+    except (OSError, ValueError, FloatingPointError) as error:
         parser.exit(2, f"{parser.prog}: {error}\n")
     from audiopg.training.evaluation.confusions import draw_confused_clips, draw_confusion_matrix, format_pairs
 

@@ -21,6 +21,7 @@ from audiopg.training.evaluation.probes import PROBES, probe_encoder
 from audiopg.training.evaluation.results import format_results
 from audiopg.training.features.batches import Batches
 from audiopg.training.features.labelled import DataOptions, add_data_options
+from audiopg.training.runs.files import reading
 from audiopg.training.runs.names import public_name, say
 from audiopg.training.runs.provenance import environment
 
@@ -30,8 +31,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = _parser()
     options = parser.parse_args(arguments)
     try:
-        feature_extractor = AutoFeatureExtractor.from_pretrained(options.checkpoint)
-        model = AutoModel.from_pretrained(options.checkpoint)
+        with reading(options.checkpoint):
+            feature_extractor = AutoFeatureExtractor.from_pretrained(options.checkpoint)
+            model = AutoModel.from_pretrained(options.checkpoint)
         batches = Batches(DataOptions.of(options).cache(feature_extractor), feature_extractor)
         report = probe_encoder(
             model,

@@ -27,6 +27,7 @@ from audiopg.training.analysis.factors import Design, analyse_factors, encoders_
 from audiopg.training.analysis.filters import filters_of
 from audiopg.training.analysis.report import write_report
 from audiopg.training.analysis.sections import factor_sections, filter_section, gallery_section
+from audiopg.training.runs.files import reading
 from audiopg.training.runs.provenance import environment
 
 NUM_GALLERY_CLIPS = 3
@@ -46,7 +47,8 @@ def probing_preset(feature_extractor: AudioPGFeatureExtractor, name: str) -> Pre
 
 def has_decoder(checkpoint: Path) -> bool:
     """Whether a folder holds the masked autoencoder, and not an encoder or a classifier alone."""
-    architectures = AudioPGConfig.from_pretrained(checkpoint).architectures or []
+    with reading(checkpoint):
+        architectures = AudioPGConfig.from_pretrained(checkpoint).architectures or []
     return AudioPGForPreTraining.__name__ in architectures
 
 
@@ -95,11 +97,13 @@ def analyse(
     started = time.perf_counter()
     if recordings and not has_decoder(checkpoint):
         raise ValueError(f"{checkpoint} has no decoder to redraw recordings with; give a pre-trained model.")
-    feature_extractor = AudioPGFeatureExtractor.from_pretrained(checkpoint)
+    with reading(checkpoint):
+        feature_extractor = AudioPGFeatureExtractor.from_pretrained(checkpoint)
+        encoder = AudioPGModel.from_pretrained(checkpoint)
     preset = probing_preset(feature_extractor, preset_name)
     shown = gallery_clips(preset, design.seed, recordings)
     filters = {} if run_folder is None else filters_of(run_folder)
-    encoders = encoders_of(AudioPGModel.from_pretrained(checkpoint), feature_extractor, design.seed)
+    encoders = encoders_of(encoder, feature_extractor, design.seed)
     results = analyse_factors(encoders, preset, design)
     sections, measured = factor_sections(results, output_dir), {}
     if has_decoder(checkpoint):

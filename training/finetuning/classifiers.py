@@ -15,6 +15,7 @@ from transformers.utils import logging as logging_of_transformers
 
 import audiopg  # noqa: F401 - registers our classes
 from audiopg.modeling.configuration_audiopg import check_pooling
+from audiopg.training.runs.files import reading
 
 logger = logging.getLogger(__name__)
 
@@ -50,7 +51,8 @@ def build_classifier(
             cannot pool so.
     """
     check_pooling("pooling", pooling)
-    config = AutoConfig.from_pretrained(checkpoint)
+    with reading(checkpoint):
+        config = AutoConfig.from_pretrained(checkpoint)
     config.id2label = dict(enumerate(class_names))
     config.label2id = {name: index for index, name in enumerate(class_names)}
     config.problem_type = "multi_label_classification" if multi_label else "single_label_classification"
@@ -66,7 +68,7 @@ def build_classifier(
         torch.manual_seed(seed)
         if from_scratch:
             return AutoModelForAudioClassification.from_config(config).float()
-        with _quiet_loading():
+        with reading(checkpoint), _quiet_loading():
             model, loading = AutoModelForAudioClassification.from_pretrained(
                 checkpoint, config=config, ignore_mismatched_sizes=True, output_loading_info=True, dtype=torch.float32
             )

@@ -28,7 +28,7 @@ from audiopg.training.finetuning.classifiers import build_classifier
 from audiopg.training.finetuning.fitting import fit, predict, training_arguments
 from audiopg.training.finetuning.recipe import FinetuningRecipe
 from audiopg.training.runs.checkpoints import MANIFEST, seal, verify
-from audiopg.training.runs.files import read_json, sha256_of, sweep, write_atomically, written_aside
+from audiopg.training.runs.files import read_json, reading, sha256_of, sweep, write_atomically, written_aside
 from audiopg.training.runs.folder import held, refuse_foreign
 from audiopg.training.runs.names import public_name
 from audiopg.training.runs.provenance import environment
@@ -96,7 +96,8 @@ class FinetuningRun:
     ) -> None:
         self.checkpoint, self.cache, self.recipe, self.folder = checkpoint, cache, recipe, folder
         self.device, self.write = device, write or sys.stderr.write
-        self.feature_extractor = AutoFeatureExtractor.from_pretrained(checkpoint)
+        with reading(checkpoint):
+            self.feature_extractor = AutoFeatureExtractor.from_pretrained(checkpoint)
         on_device = cache.to(device) if _fits(cache, device) else cache
         self.batches = Batches(on_device, self.feature_extractor)
         if cache.clip_seconds != recipe.clip_seconds:
@@ -247,7 +248,8 @@ class FinetuningRun:
             progress.round_done(self.recipe.epochs)
             return
         model, _ = self._fit(PRETRAINED, one, progress)
-        predict(model, self.batches, one.train[: self.recipe.batch_size], self.device, self.recipe.batch_size)  # finite?
+        size = self.recipe.batch_size
+        predict(model, self.batches, one.train[:size], self.device, size)  # refuses what is not finite
         with written_aside(path) as partial:
             model.save_pretrained(partial)
             self.feature_extractor.save_pretrained(partial)

@@ -21,6 +21,7 @@ from audiopg.training.objectives.evidence import run_saw_real_data
 from audiopg.training.objectives.recipe import PretrainingRecipe, RecordingsRecipe
 from audiopg.training.objectives.sources import Source, SyntheticSource
 from audiopg.training.objectives.statistics import mean_and_std, measure_statistics
+from audiopg.training.runs.files import reading
 
 _WINDOW = "hann"
 
@@ -195,7 +196,8 @@ def find_statistics(recipe: PretrainingRecipe, device: torch.device) -> dict[str
 
 def _inherited_statistics(folder: str) -> dict[str, Any]:
     """The standardisation that the weights of a folder were trained with, and where that came from."""
-    extractor = AudioPGFeatureExtractor.from_pretrained(folder)
+    with reading(folder):
+        extractor = AudioPGFeatureExtractor.from_pretrained(folder)
     kept = {"mean": extractor.mean, "std": extractor.std, "window": extractor.window}
     return {**extractor.statistics, **kept, "kept_from": Path(folder).name}
 
@@ -223,7 +225,8 @@ def with_initial_weights(model: AudioPGForPreTraining, recipe: PretrainingRecipe
     """
     if recipe.init_from is None:
         return model
-    loaded: Any = AudioPGForPreTraining.from_pretrained(recipe.init_from, output_loading_info=True)
+    with reading(recipe.init_from):
+        loaded: Any = AudioPGForPreTraining.from_pretrained(recipe.init_from, output_loading_info=True)
     source, report = loaded
     if report["missing_keys"]:
         raise ValueError(

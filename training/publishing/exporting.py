@@ -12,7 +12,7 @@ from transformers import AutoFeatureExtractor, AutoModelForAudioClassification
 from audiopg.training.objectives.pretraining import TrainedRun
 from audiopg.training.publishing.cards import eval_results_yaml, finetuned_card, pretrained_card, slug
 from audiopg.training.publishing.hub import is_ours, write_hub_folder
-from audiopg.training.runs.files import read_json
+from audiopg.training.runs.files import read_json, reading
 
 LICENSE = "apache-2.0"
 """Of the weights, unless another is given."""
@@ -57,8 +57,9 @@ def export_finetuned(run_folder: Path, output: Path, license_name: str = LICENSE
                 f"{run_folder} holds no {part}; let training/finetune.py run to its end, without --no_final_model."
             )
     results = read_json(run_folder / "results.json", "The fine-tuning's command, given again, writes it anew.")
-    model = AutoModelForAudioClassification.from_pretrained(run_folder / "model")
-    feature_extractor = AutoFeatureExtractor.from_pretrained(run_folder / "model")
+    with reading(run_folder / "model"):
+        model = AutoModelForAudioClassification.from_pretrained(run_folder / "model")
+        feature_extractor = AutoFeatureExtractor.from_pretrained(run_folder / "model")
     ours = is_ours(model)
     if ours:  # its statistics are those of its pre-training, and certify these weights no longer
         feature_extractor.statistics = {**feature_extractor.statistics, "saw_real_data": True}

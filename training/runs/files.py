@@ -51,6 +51,34 @@ def writing(path: Path) -> Iterator[None]:
         ) from error
 
 
+@contextmanager
+def reading(checkpoint: Path | str) -> Iterator[None]:
+    """Have a checkpoint that is damaged, or of another kind, be named, whatever the libraries say of it.
+
+    Args:
+        checkpoint: The folder or name that the block loads; errors that explain themselves pass.
+
+    Raises:
+        ValueError: with the checkpoint, the reason and the remedy.
+
+    Example:
+        >>> with reading("exported/base"):
+        ...     raise SafetensorError("header too small")
+        Traceback (most recent call last):
+        ...
+        ValueError: exported/base cannot be loaded (SafetensorError: header too small): a file of it is damaged, or ...
+    """
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, OSError | ValueError) and not isinstance(error, UnicodeDecodeError):
+            raise
+        raise ValueError(
+            f"{checkpoint} cannot be loaded ({type(error).__name__}: {error}): a file of it is damaged, or of another "
+            "kind than its name says. Export or download it again."
+        ) from error
+
+
 def read_json(path: Path, remedy: str) -> Any:
     """The content of a JSON file.
 
