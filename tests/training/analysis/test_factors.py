@@ -158,7 +158,7 @@ def test_a_recording_cannot_be_redrawn_without_a_decoder(tmp_path, capsys):
 
 def test_evaluate_loads_the_same_figures_without_a_network(monkeypatch, tmp_path):
     monkeypatch.setattr("evaluate.config.HF_EVALUATE_CACHE", str(tmp_path))
-    module = evaluate.load(str(METRICS / "factor_information.py"))
+    module = evaluate.load(str(METRICS / "factor_information"))
     rng = np.random.default_rng(0)
     features = rng.standard_normal((90, 4)).astype(np.float32)
     found = module.compute(predictions=features.tolist(), references=features[:, 2].astype(float).tolist())

@@ -1,3 +1,8 @@
+import os
+import shutil
+import subprocess
+import sys
+
 import evaluate
 import numpy as np
 import pytest
@@ -29,13 +34,32 @@ def test_a_class_without_a_positive_clip_is_left_out():
 def test_evaluate_loads_the_same_scores_without_a_network(monkeypatch, tmp_path):
     monkeypatch.setattr("evaluate.config.HF_EVALUATE_CACHE", str(tmp_path))
     scores, targets = tied_scores()
-    module = evaluate.load(str(METRICS / "macro_average_precision.py"))
+    module = evaluate.load(str(METRICS / "macro_average_precision"))
     found = module.compute(predictions=scores, references=targets)
     assert found == {"macro_average_precision": macro_average_precision(scores, targets)}
     predictions, references = targets[:, 0], targets[:, 1]
-    found = evaluate.load(str(METRICS / "accuracy.py")).compute(predictions=predictions, references=references)
+    found = evaluate.load(str(METRICS / "accuracy")).compute(predictions=predictions, references=references)
     assert found == {"accuracy": accuracy_score(references, predictions)}
     assert accuracy(predictions, references) == accuracy_score(references, predictions)
+
+
+def test_each_metric_is_a_folder_that_stands_alone(tmp_path):
+    shutil.copytree(METRICS, tmp_path / "metrics")
+    script = (
+        "import sys\n"
+        "sys.modules['audiopg'] = None\n"
+        "import evaluate\n"
+        "numbers = [[float((7 * i * j) % 11) for j in range(1, 4)] for i in range(30)]\n"
+        "ones = [[i % 2, 1 - i % 2, 1] for i in range(30)]\n"
+        "first = [row[0] for row in ones]\n"
+        "load = lambda name: evaluate.load('metrics/' + name).compute\n"
+        "assert load('accuracy')(predictions=first, references=first) == {'accuracy': 1.0}\n"
+        "assert load('macro_average_precision')(predictions=ones, references=ones).popitem()[1] == 1.0\n"
+        "found = load('factor_information')(predictions=numbers, references=[row[1] for row in numbers])\n"
+        "assert found['best_neuron'] == 1 and found['decoding'] > 0.99\n"
+    )
+    alone = {**os.environ, "HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "1"}
+    subprocess.run([sys.executable, "-c", script], cwd=tmp_path, env=alone, check=True, timeout=120)
 
 
 def test_average_precision_is_its_formula_written_out():

@@ -1,0 +1,1 @@
+"""What features know of a factor."""

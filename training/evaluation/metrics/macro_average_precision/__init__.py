@@ -1,0 +1,1 @@
+"""Macro-averaged average precision."""
