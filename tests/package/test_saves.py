@@ -9,7 +9,7 @@ import numpy as np
 import peft
 import pytest
 import torch
-from huggingface_hub import HfApi
+from huggingface_hub import HfApi, ModelCard
 from transformers import AutoModelForAudioClassification, Trainer, TrainingArguments, pipeline
 
 from audiopg import (
@@ -20,6 +20,8 @@ from audiopg import (
     AudioPGModel,
 )
 from audiopg.modeling.configuration_audiopg import AUTO_MAP
+from audiopg.training.publishing.cards import converted_card
+from audiopg.training.publishing.hub import write_hub_folder
 
 SMALL = {"hidden_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
 SMALL |= {"decoder_num_hidden_layers": 1, "num_labels": 3}
@@ -140,3 +142,19 @@ def test_registered_here_the_pipeline_asks_for_no_trust(tmp_path):
     by_save_pretrained(build(AudioPGModel), tmp_path)
     AudioPGFeatureExtractor().save_pretrained(tmp_path)
     assert pipeline("audio-feature-extraction", model=str(tmp_path), device="cpu")(WAVEFORM).shape == (24,)
+
+
+def test_a_card_names_a_task_that_runs_and_the_oldest_transformers(tmp_path):
+    model, extractor = build(AudioPGForPreTraining), AudioPGFeatureExtractor()
+    card = converted_card("sounds", model, extractor, "sounds.pth", None)
+    write_hub_folder(model, extractor, tmp_path / "sounds", card)
+    task = ModelCard.load(tmp_path / "sounds" / "README.md").data.pipeline_tag
+    config = json.loads((tmp_path / "sounds" / "config.json").read_text())
+    assert task in config["custom_pipelines"]
+    assert f"transformers {config['minimum_transformers_version']} or newer" in card.text
+    embed = pipeline(task, model=str(tmp_path / "sounds"), device="cpu")
+    with torch.no_grad():
+        expected = model.audiopg.embed(WAVEFORM, extractor, pooling="mel")[0].numpy()
+    np.testing.assert_allclose(embed(WAVEFORM, pooling="mel"), expected, atol=1e-6)
+    with pytest.raises(ValueError, match="`pooling` must be one of mean, mel"):
+        embed(WAVEFORM, pooling="max")
