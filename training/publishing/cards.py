@@ -152,9 +152,16 @@ def converted_card(
         The card, with its metadata.
     """
     saw = saw_real_data(feature_extractor.statistics)
-    provenance = {"source": source, "environment": environment()}
     return _encoder_card(
-        "converted", name, model, feature_extractor, saw=saw, tags=[], license_name=license_name, **provenance
+        "converted",
+        name,
+        model,
+        feature_extractor,
+        saw=saw,
+        tags=[],
+        license_name=license_name,
+        source=source,
+        environment=environment(),
     )
 
 
