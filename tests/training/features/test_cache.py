@@ -2,6 +2,8 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 from transformers import ASTFeatureExtractor, Wav2Vec2FeatureExtractor
 
 from audiopg.data_scripts.own_recordings import load_recordings
@@ -171,3 +173,50 @@ def test_the_command_line_refuses_what_is_not_there(tmp_path, capsys):
         main([str(tmp_path), str(tmp_path / "nowhere"), str(tmp_path / "out")])
     assert stop.value.code == 2
     assert "neither a folder nor a CSV file" in capsys.readouterr().err
+
+
+def damaged(path, how):
+    content = bytearray(path.read_bytes())
+    if how == "altered frames":
+        content[-200] ^= 1
+    elif how == "altered texts":
+        content[content.index(b"toy") + 1] ^= 1
+    path.write_bytes({"torn": content[:-8], "empty": b""}.get(how, content))
+
+
+@pytest.mark.parametrize("how", ["torn", "empty", "altered frames", "altered texts"])
+def test_a_cache_that_is_not_what_was_written_is_refused_by_name(tmp_path, how):
+    path = tmp_path / "toy.safetensors"
+    texts = {
+        "dataset_name": "toy",
+        "class_names": ["a"],
+        "front_end": {},
+        "clips": ["0"],
+        "parts": [1],
+        "sources": ["0"],
+    }
+    frames, labels = torch.randn(30, 128).half(), torch.tensor([0])
+    FeatureCache(**texts, frames=frames, lengths=torch.tensor([30]), labels=labels, digest="0").save(path)
+    damaged(path, how)
+    with pytest.raises(ValueError, match=r"toy\.safetensors is damaged.*Make one: python training/feature_cache\.py"):
+        FeatureCache.load(path)
+
+
+@pytest.mark.parametrize("how", ["torn", "empty", "altered frames"])
+def test_a_damaged_cache_is_made_again_with_a_warning(recordings, tmp_path, caplog, how):
+    dataset = load_recordings(recordings)
+    before = cached_features(dataset, EXTRACTOR, folder=tmp_path / "kept").frames.clone()  # they are mapped
+    (path,) = (tmp_path / "kept").iterdir()
+    damaged(path, how)
+    again = cached_features(dataset, EXTRACTOR, folder=tmp_path / "kept")
+    assert again.frames.equal(before)
+    assert "it is made again" in caplog.text
+
+
+def test_a_cache_from_before_digests_is_read(recordings, tmp_path):
+    path, cache = tmp_path / "old.safetensors", extract_features(load_recordings(recordings), front_end_of(EXTRACTOR))
+    cache.save(path)
+    with safe_open(str(path), framework="pt") as file:
+        texts = file.metadata()["audiopg"]
+    save_file({name: getattr(cache, name) for name in ("frames", "lengths", "labels")}, path, {"audiopg": texts})
+    assert FeatureCache.load(path).frames.equal(cache.frames)

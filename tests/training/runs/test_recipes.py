@@ -351,3 +351,47 @@ def test_the_help_of_a_range_is_what_its_owner_says():
 def test_words_that_are_no_overrides_are_refused(words):
     with pytest.raises(ValueError, match=r"Overrides are pairs|is not a value|was set to 1 before"):
         parse_overrides(words)
+
+
+def bomb(levels=9, width=9):
+    """A few lines that stand for width ** levels values."""
+    lines = [f"a0: &a0 [{', '.join('x' * width)}]"]
+    lines += [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * width)}]" for i in range(1, levels)]
+    return "\n".join(lines)
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("text", [bomb(), bomb(60, 2), f"synthesis: {{f0: [{bomb(5)!r}]}}\n{bomb(12, 4)}"])
+def test_a_bomb_of_aliases_is_refused_before_it_grows(tmp_path, text):
+    (tmp_path / "r.yaml").write_text(text)
+    with pytest.raises(ValueError, match=r"(?s)r\.yaml: .*write out what its aliases") as refusal:
+        load_recipe(PretrainingRecipe, tmp_path / "r.yaml")
+    assert len(str(refusal.value)) < 2000
+
+
+def test_aliases_that_repeat_little_are_read(tmp_path):
+    text = "{name: x, description: d, size: tiny, preset: sine, num_clips: 8, betas: &b [0.5, 0.6], milestones: [1]}"
+    (tmp_path / "r.yaml").write_text(text.replace("[0.5, 0.6]", "[&half 0.5, *half]").replace("&b ", ""))
+    assert load_recipe(PretrainingRecipe, tmp_path / "r.yaml").betas == [0.5, 0.5]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        *(b"\xff\xfe\x00", b"\x00", b"{", b"- a", b"a: b: c", b"a: *b", b"<<: 1", b"a: &a [*a]", b"? [1]\n: 2"),
+        *(
+            b"num_clips: 2020-13-45",
+            b"num_clips: !!int abc",
+            b"num_clips: !!map abc",
+            b"num_clips: !!python/name:os.x",
+        ),
+        *(b"a: " + b"[" * 5000 + b"]" * 5000, b"num_clips: " + b"9" * 5000, b"extends: [1]", b"extends: '\\0'"),
+        b"{name: x, description: d, size: tiny, preset: sine, num_clips: 8, learning_rate: " + b"9" * 400 + b"}",
+    ],
+    ids=lambda content: repr(content[:24]),
+)
+def test_an_odd_recipe_is_refused_in_a_few_words_with_its_name(tmp_path, content):
+    (tmp_path / "r.yaml").write_bytes(content)
+    with pytest.raises(ValueError, match=r"r\.yaml|field|learning_rate|found nothing at") as refusal:
+        load_recipe(PretrainingRecipe, tmp_path / "r.yaml")
+    assert len(str(refusal.value)) < 2000
