@@ -243,3 +243,22 @@ def test_official_counts_add_up_to_the_published_totals():
 def test_a_folder_of_no_benchmark_is_refused_by_name(tmp_path):
     with pytest.raises(ValueError, match="which tell the benchmarks apart"):
         load_benchmark("auto", tmp_path)
+
+
+def test_urbansound8k_as_mirrors_unpack_it_keeps_its_folds_and_classes(tmp_path):
+    folder = urbansound8k(tmp_path, US8K_ROWS)
+    (folder / "metadata" / "UrbanSound8K.csv").rename(folder / "UrbanSound8K.csv")
+    for path in (folder / "audio").iterdir():
+        path.rename(folder / path.name)
+    (folder / "audio").rmdir()
+    dataset = load_benchmark("auto", folder)
+    assert list(dataset["fold"]) == [1, 1, 10]
+    assert class_names_of(dataset) == ["fan", "car_horn"]
+
+
+def test_esc50_s_table_may_lie_at_the_top_and_come_from_a_spreadsheet(esc50):
+    folder = esc50(table(2, 1))
+    content = (folder / "meta" / "esc50.csv").read_text()
+    (folder / "meta" / "esc50.csv").unlink()
+    (folder / "esc50.csv").write_bytes(content.replace(",", ";").replace("\n", "\r\n").encode("utf-16"))
+    assert len(load_benchmark("auto", folder)) == 10

@@ -1,13 +1,19 @@
+import dataclasses
 import os
 import unicodedata
 
+import numpy as np
 import pytest
+import soundfile
+import torch
 
 from audiopg.data_scripts.benchmarks import load_benchmark
 from audiopg.data_scripts.labelled_audio import find_audio
 from audiopg.data_scripts.own_recordings import load_recordings
 from audiopg.data_scripts.recorded_files import list_recordings
-from audiopg.training.objectives.recordings import FolderOfFiles
+from audiopg.modeling.audio_audiopg import AudioFileError
+from audiopg.training.objectives.recipe import RecordingsRecipe
+from audiopg.training.objectives.recordings import FolderOfFiles, Recordings
 
 APPLE_DOUBLE = b"\0\5\x16\7" + b"\0" * 90
 
@@ -122,3 +128,16 @@ def test_a_class_that_is_a_link_to_another_is_refused(folder):
     (folder / "kitten").symlink_to(folder / "cat")
     with pytest.raises(ValueError, match=r"links put .*: cat/0\.wav \(cat, kitten\)"):
         load_recordings(folder)
+
+
+def test_links_to_nothing_and_damaged_files_count_against_max_unreadable(tmp_path):
+    for number in range(3):
+        soundfile.write(tmp_path / f"{number}.wav", np.full(3200, 0.1), 16000)
+    (tmp_path / "gone.wav").symlink_to(tmp_path / "nothing.wav")
+    (tmp_path / "damaged.flac").write_bytes(b"fLaC" + b"\0" * 40)
+    allowed = RecordingsRecipe(folder=str(tmp_path), duration=0.1, max_unreadable=2)
+    recordings = Recordings(allowed, seed=0)
+    assert recordings.draw(torch.arange(10)).shape == (10, 1600)
+    assert len(recordings.unreadable) == 2
+    with pytest.raises(AudioFileError, match="2 of 5 recordings cannot be read"):
+        Recordings(dataclasses.replace(allowed, max_unreadable=1), seed=0).draw(torch.arange(10))

@@ -237,7 +237,7 @@ class Recordings:
     def description(self) -> dict[str, Any]:
         """What was read: the folder's own name, the number of recordings and a digest of their names and sizes."""
         return {
-            "recordings": Path(self.recipe.folder).name,
+            "recordings": Path(os.path.abspath(self.recipe.folder)).name,
             "num_recordings": self.num_files,
             "recordings_digest": self.files.digest,
         }
