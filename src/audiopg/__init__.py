@@ -1,7 +1,8 @@
 """AudioPG: an audio encoder pre-trained without a single recording.
 
 Importing this package registers its classes, so that `AutoModel.from_pretrained` and its relatives load a checkpoint
-without `trust_remote_code`, and `pipeline("audio-feature-extraction")` embeds recordings.
+without `trust_remote_code`, and `pipeline("audio-feature-extraction")` embeds recordings. Whatever is saved holds the
+code that loading it elsewhere needs.
 """
 
 from transformers import (
