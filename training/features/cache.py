@@ -255,7 +255,7 @@ def _digest_of(texts: str, tensors: Mapping[str, Tensor]) -> str:
     """The SHA-256 of all that a cache holds, in hexadecimal digits."""
     digest = hashlib.sha256(texts.encode())
     for name in sorted(tensors):
-        digest.update(tensors[name].cpu().contiguous().view(torch.uint8).numpy())
+        digest.update(tensors[name].cpu().contiguous().view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 

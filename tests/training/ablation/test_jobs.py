@@ -21,6 +21,7 @@ from audiopg.training.ablation.grid import GRIDS, AblationGrid, load_grid, run_k
 from audiopg.training.ablation.table import LOG_MEL, RANDOM, is_beyond_spread, summarise
 from audiopg.training.features.labelled import DataOptions
 from audiopg.training.runs.checkpoints import checkpoints_of
+from audiopg.training.runs.folder import held
 
 
 @pytest.fixture
@@ -257,3 +258,8 @@ def test_a_grid_that_cannot_be_run_is_refused_before_it_runs(changes, message):
     values = {"name": "x", "description": "", "base": "tiny", "reference": "a", "cells": {"a": {}}} | changes
     with pytest.raises(ValueError, match=message):
         AblationGrid(**values)
+
+
+def test_a_second_command_in_the_folder_is_refused(tmp_path):
+    with held(tmp_path), pytest.raises(ValueError, match="Another command is at work"):
+        ablation.ablate(None, None, tmp_path, "", "cpu")

@@ -19,6 +19,7 @@ from audiopg.training import build_dataset as door
 from audiopg.training.build_dataset import main
 from audiopg.training.publishing import dataset as script
 from audiopg.training.publishing.dataset import build_dataset, column_statistics, is_whole, write_shards
+from audiopg.training.runs.folder import held
 
 SHORT = {"duration": 0.5, "f0": [100, 200]}
 OPTIONS = [
@@ -237,3 +238,22 @@ def test_a_data_set_is_built_from_python_too(tmp_path):
     assert [path.name for path in shards] == ["train-00000-of-00001.parquet"]
     assert json.loads((tmp_path / "recipe.json").read_text())["num_clips"] == 3
     assert Path(tmp_path / "clips.png").stat().st_size > 1000
+
+
+def test_a_second_command_in_the_folder_is_refused(tmp_path):
+    with held(tmp_path / "clips"), pytest.raises(ValueError, match=r"Another command is at work in .*clips"):
+        build_dataset(config(), tmp_path / "clips")
+
+
+def test_a_folder_of_something_else_is_not_claimed(tmp_path):
+    (tmp_path / "README.md").write_text("mine")
+    with pytest.raises(ValueError, match=r"holds README\.md, which is not of a data set"):
+        build_dataset(config(), tmp_path)
+    assert (tmp_path / "README.md").read_text() == "mine"
+
+
+def test_a_damaged_recipe_is_named(tmp_path):
+    write_shards(config(num_clips=3), tmp_path)
+    (tmp_path / "recipe.json").write_text("{")
+    with pytest.raises(ValueError, match=r"recipe\.json is damaged.*restore it, or choose another folder"):
+        build_dataset(config(num_clips=3), tmp_path)
