@@ -204,7 +204,7 @@ class Trials:
     seed: int
 
     def __post_init__(self) -> None:
-        """Run every command once, to know what it ends at and how long it takes."""
+        """Make what the commands are given."""
         self.rng, self.finetune = random.Random(self.seed), Finetune(self.folder / "given")
         (self.folder / "given").mkdir()
         run(self.finetune.prepare, self.folder)
@@ -213,19 +213,19 @@ class Trials:
             "fine-tuning": (self.finetune, of_finetuning),
             "build_dataset": (build_toy, of_dataset),
         }
-        self.whole: dict[str, Path] = {}
-        self.expected: dict[str, Any] = {}
-        self.seconds: dict[str, float] = {}
-        for name, (command, read) in self.kinds.items():
-            self.whole[name] = self.folder / "whole" / name
-            self.whole[name].mkdir(parents=True)
-            started = time.monotonic()
-            said = run(command, self.whole[name])
-            self.seconds[name] = time.monotonic() - started
+        self._undisturbed: dict[str, tuple[Path, float]] = {}
+        self.failures: list[str] = []
+
+    def undisturbed(self, name: str) -> tuple[Path, float]:
+        """The folder of a command that nothing happened to, and how many seconds it took."""
+        if name not in self._undisturbed:
+            folder, started = self.folder / "whole" / name, time.monotonic()
+            folder.mkdir(parents=True)
+            said = run(self.kinds[name][0], folder)
             if said != "done":
                 raise RuntimeError(f"{name} fails undisturbed: {said}")
-            self.expected[name] = read(self.whole[name])
-        self.failures: list[str] = []
+            self._undisturbed[name] = folder, time.monotonic() - started
+        return self._undisturbed[name]
 
     def fresh(self) -> Path:
         """A folder that is not there yet."""
@@ -239,19 +239,19 @@ class Trials:
 
     def kills(self, name: str) -> Iterator[bool]:
         """SIGKILL at a random moment, up to three times, then the same command."""
-        command, read = self.kinds[name]
+        (command, read), (whole, seconds) = self.kinds[name], self.undisturbed(name)
         for _ in range(self.number):
             folder = self.fresh()
             for _ in range(self.rng.randint(1, 3)):
-                killed(command, folder, self.rng.uniform(0.02, self.seconds[name]))
+                killed(command, folder, self.rng.uniform(0.02, seconds))
             said = run(command, folder)
-            yield self.holds(f"kills of {name}", said == "done" and read(folder) == self.expected[name], said)
+            yield self.holds(f"kills of {name}", said == "done" and read(folder) == read(whole), said)
 
     def kills_of_export(self) -> Iterator[bool]:
         """SIGKILL while a folder is replaced: it is the old one, the new one, or (for a moment) not there."""
         another = self.fresh()
         run(pretrain_another, another)
-        sources = [Export(self.whole["pre-training"]), Export(another)]
+        sources = [Export(self.undisturbed("pre-training")[0]), Export(another)]
         read = ("*.safetensors", "*.json", "*.py")
         exported, seconds = [], 0.0
         for source in sources:
@@ -270,27 +270,25 @@ class Trials:
 
     def full_disks(self, name: str) -> Iterator[bool]:
         """A tmpfs that fills up: a sentence that names what could not be written, then room, and the same command."""
-        command, read = self.kinds[name]
-        needed = sum(path.stat().st_size for path in self.whole[name].rglob("*") if path.is_file())
+        (command, read), (whole, _) = self.kinds[name], self.undisturbed(name)
+        needed = sum(path.stat().st_size for path in whole.rglob("*") if path.is_file())
         for _ in range(self.number):
             with small_disk(self.folder, round(needed * self.rng.uniform(0.1, 0.9))) as disk:
                 said = run(command, disk / "run")
                 named = said == "done" or (said.startswith("refused") and str(disk) in said)
                 subprocess.run(["mount", "-o", "remount,size=1g", str(disk)], check=True)
                 again = run(command, disk / "run")
-                held = named and again == "done" and read(disk / "run") == self.expected[name]
+                held = named and again == "done" and read(disk / "run") == read(whole)
                 yield self.holds(f"full disk, {name}", held, (said, again))
 
     def damage(self, name: str) -> Iterator[bool]:
         """Every file of an unfinished run emptied, cut, altered or removed, one at a time; then the same command."""
-        command, _ = self.kinds[name]
+        (command, _), (whole, _) = self.kinds[name], self.undisturbed(name)
         read = of_weights if name == "pre-training" else self.kinds[name][1]
-        expected = read(self.whole[name])
+        expected = read(whole)
         begun = self.fresh()
-        shutil.copytree(self.whole[name], begun)
-        for over in ("run.json", "results.json") if name == "fine-tuning" else ("run.json",):
-            if name != "fine-tuning" or over == "results.json":
-                (begun / over).unlink(missing_ok=True)
+        shutil.copytree(whole, begun)
+        (begun / ("results.json" if name == "fine-tuning" else "run.json")).unlink()
         if name == "pre-training":
             shutil.rmtree(checkpoints_of(begun)[-1])
         files = [path.relative_to(begun) for path in sorted(begun.rglob("*")) if path.is_file()]
@@ -307,16 +305,16 @@ class Trials:
 
     def at_once(self, name: str) -> Iterator[bool]:
         """The same command twice at once: one is refused or comes after, and the result is that of one."""
-        command, read = self.kinds[name]
+        (command, read), (whole, seconds) = self.kinds[name], self.undisturbed(name)
         for _ in range(self.number):
             folder = self.fresh()
             both = [start(command, folder)]
-            time.sleep(self.rng.uniform(0, 0.5) * self.seconds[name])
+            time.sleep(self.rng.uniform(0, 0.5) * seconds)
             both.append(start(command, folder))
             said = [finish(*one) for one in both]
             refusals = [one for one in said if one.startswith("refused") and "Another command is at work" in one]
             held = said.count("done") + len(refusals) == 2 and "done" in said
-            yield self.holds(f"{name} twice at once", held and read(folder) == self.expected[name], said)
+            yield self.holds(f"{name} twice at once", held and read(folder) == read(whole), said)
 
     def foreign(self) -> Iterator[bool]:
         """Every command in a folder of every other: refused, and nothing in the folder has changed."""
@@ -324,7 +322,7 @@ class Trials:
             for other in self.kinds:
                 if other != name:
                     folder = self.fresh()
-                    shutil.copytree(self.whole[other], folder)
+                    shutil.copytree(self.undisturbed(other)[0], folder)
                     before, said = content(folder, "*"), run(command, folder)
                     held = said.startswith("refused") and content(folder, "*") == before
                     yield self.holds(f"{name} in a folder of {other}", held, said)
