@@ -448,7 +448,12 @@ def test_unknown_options_are_refused(feature_extractor, options, message):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"), [({"window": "povey"}, "`window` is one of"), ({"std": 0.0}, "`std` is a positive")]
+    ("arguments", "message"),
+    [
+        ({"window": "povey"}, "`window` is one of"),
+        *(({"std": std}, "`std` is a positive") for std in (0.0, 1e-30, float("nan"), float("inf"))),
+        *(({"mean": mean}, "`mean` is the finite mean") for mean in (float("nan"), float("-inf"))),
+    ],
 )
 def test_unusable_settings_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
