@@ -114,7 +114,7 @@ def parts_called(values: Sequence[Any], column: str) -> list[Part | None]:
     names = sorted({text for text in texts if text is not None})
     parts = {name: part_called(name) for name in names}
     unknown = [name for name, part in parts.items() if part is None]
-    if unknown and column == "fold" and len(unknown) == len(names):
+    if unknown and column == "fold" and len(unknown) == len(names) and not any("." in name for name in unknown):
         parts = {name: number for number, name in enumerate(names, start=1)}
     elif unknown:
         raise ValueError(

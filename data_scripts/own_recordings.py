@@ -228,6 +228,9 @@ def from_dataset(dataset: Dataset | DatasetDict, name: str) -> Dataset:
     values = _values(dataset, columns[label])
     clips = _Clips(multi_label=any(isinstance(value, list) for value in values))
     rows = [value if isinstance(value, list) else [value] for value in values]
+    odd = {type(value).__name__ for row in rows for value in row or () if not _is_plain(value)}
+    if odd:
+        raise ValueError(f"A label of {name} is a text or a whole number, and {label} holds {some(sorted(odd))}.")
     kept = _with_label_and_audio(name, rows, audio, clips.notes)
     _check_no_zeros_and_ones(name, label, [rows[row] for row in kept] if clips.multi_label else [])
     part_column = next((column for column in ("fold", "split") if column in columns), None)
@@ -363,6 +366,10 @@ def _values(dataset: Dataset, column: str) -> list[Any]:
         return names[value] if names and not is_missing(value) else (None if names else value)
 
     return [name(value) for value in dataset[column]]
+
+
+def _is_plain(value: Any) -> bool:
+    return value is None or isinstance(value, str | int | float)
 
 
 def _with_label_and_audio(name: str, rows: list[list[Any]], audio: list[Any], notes: list[str]) -> list[int]:

@@ -230,6 +230,19 @@ def test_names_with_odd_letters_are_names(name):
     assert name in from_dataset(rows([name, "cat"] * 2), "mine").features["label"].names
 
 
+@pytest.mark.parametrize(
+    ("labels", "feature", "kind"),
+    [
+        ([[["cat"]], [["dog"]]], datasets.List(datasets.List(TEXT)), "list"),
+        ([{"a": "cat"}, {"a": "dog"}], {"a": TEXT}, "dict"),
+        ([b"cat", b"dog"], datasets.Value("binary"), "bytes"),
+    ],
+)
+def test_labels_are_texts_or_whole_numbers(labels, feature, kind):
+    with pytest.raises(ValueError, match=f"and label holds {kind}"):
+        from_dataset(rows(labels * 2, feature), "mine")
+
+
 def test_zeros_and_ones_for_each_class_are_no_lists_of_labels():
     with pytest.raises(ValueError, match="zeros and ones for 3 classes"):
         from_dataset(rows([[0, 1, 0], [1, 0, 0]] * 2, datasets.List(WHOLE)), "mine")
@@ -305,6 +318,7 @@ def test_a_column_says_the_parts_however_they_are_written(column, values, featur
         (["train", "somewhere", "test", "test"], "the column split has 'somewhere'"),
         (["train", "1", "test", "2"], "Parts are either folds or splits, and split has both"),
         (["train", None, "test", "test"], "1 of 4 have none"),
+        (["1.5", "1.5", "2", "2"], "the column split has '1.5'"),
     ],
 )
 def test_parts_that_say_nothing_are_refused(values, message):
