@@ -286,7 +286,7 @@ def probe_encoder(
         raise ValueError(f"`probe` is one of {list(PROBES)}, and got {probe!r}.")
     cache, reads_tokens = batches.cache, PROBES[probe].reads_tokens
     rounds, clips = rounds_of(cache), range(len(cache))
-    options = {"layers": layers, "batch_size": batch_size, "device": device}
+    options: dict[str, Any] = {"layers": layers, "batch_size": batch_size, "device": device}
 
     def of_log_mel() -> dict[str, Any]:
         if reads_tokens:

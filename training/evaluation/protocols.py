@@ -7,6 +7,7 @@ chosen on validation clips, which come from the training folds and share no sour
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -90,7 +91,7 @@ def inner_rounds(cache: FeatureCache, one: Round) -> list[tuple[list[int], list[
     known = [*one.train, *one.validation]
     parts = {cache.parts[clip] for clip in known}
     if all(isinstance(part, int) for part in parts) and len(parts) > 1:
-        tested = max((cache.parts[clip] for clip in one.test), default=max(parts))
+        tested: Any = max((cache.parts[clip] for clip in one.test), default=max(parts))
         following = sorted(parts, key=lambda part: (part <= tested, part))
         return [
             (

@@ -130,7 +130,7 @@ class FeatureCache:
     class_names: list[str]
     front_end: dict[str, Any]
     clips: list[str]
-    parts: list[int] | list[str]
+    parts: list[int | str]
     sources: list[str]
     frames: Tensor
     lengths: Tensor

@@ -45,10 +45,10 @@ def load_labelled(
     """
     from audiopg.data_scripts import benchmarks, own_recordings
 
-    if (data_dir is None) == (hub_dataset is None):
-        raise ValueError(f"Give data_dir or hub_dataset, one of the two; got {data_dir!r} and {hub_dataset!r}.")
-    if hub_dataset is not None:
+    if hub_dataset is not None and data_dir is None:
         return own_recordings.load_hub_dataset(hub_dataset)
+    if data_dir is None or hub_dataset is not None:
+        raise ValueError(f"Give data_dir or hub_dataset, one of the two; got {data_dir!r} and {hub_dataset!r}.")
     if benchmark != "auto":
         return benchmarks.load_benchmark(benchmark, data_dir)
     return own_recordings.load_recordings(data_dir)

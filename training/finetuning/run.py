@@ -106,7 +106,7 @@ class FinetuningRun:
                 f"with {cache.clip_seconds}. Set the recipe's --clip_seconds, or make the features with it."
             )
         training_arguments(recipe, folder, device)  # for its complaints, before anything is trained
-        self.choice = {"select_on_validation": recipe.select == "validation", "seed": recipe.seed}
+        self.choice: dict[str, Any] = {"select_on_validation": recipe.select == "validation", "seed": recipe.seed}
         self.rounds = rounds_of(cache, **self.choice)
         self.facts = {
             "checkpoint": public_name(checkpoint),
@@ -276,7 +276,8 @@ class FinetuningRun:
         clips = range(len(self.cache))
 
         def embedded(condition: str) -> np.ndarray:
-            inputs = self._build(condition).base_model, self.feature_extractor, self.batches.spectrograms(clips)
+            encoder: Any = self._build(condition).base_model
+            inputs = encoder, self.feature_extractor, self.batches.spectrograms(clips)
             return embed(*inputs, pooling=self.recipe.pooling, device=self.device)[None]
 
         features = {
