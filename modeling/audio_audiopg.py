@@ -73,6 +73,10 @@ FULL_SCALE = {
 # frame for the table that says so.
 _MOST_MP3_PADDING = 2 * 4095 + 1152
 
+# Where libsndfile lowers its promise to what it finds and only its log says so: Creative Voice, and Ogg, whose damaged
+# pages it leaves out.
+_LOGGED_DAMAGE = ("truncated file", "Corrupted bitstream")
+
 _CONTENT = (bytes, bytearray, memoryview)
 
 # So many values are decoded at a time: what a header says is never allocated on its word.
@@ -180,7 +184,7 @@ def read_audio(source: Any, sampling_rate: int = 16000) -> Tensor:
     with _opened(source, name) as file:
         ending = cut_short(file)
         if ending is not None:
-            raise AudioFileError(name, ending, "It was cut short: fetch it again.")
+            raise AudioFileError(name, ending, "Fetch it again if it was cut short, or convert it to WAV or FLAC.")
         mono, file_rate = _decode(file, name)
     return resample(mono, file_rate, sampling_rate)
 
@@ -420,24 +424,28 @@ def _decode(file: BinaryIO, name: str) -> tuple[Tensor, int]:
             promised, file_rate = audio.frames, audio.samplerate
             _check_header(name, promised, file_rate, audio.channels)
             channels = _Channels(name, audio.channels)
+            # After each block soundfile would seek to where it is: there MP3 would start anew, and damaged Ogg repeat.
+            audio.seekable = lambda: False
             while channels.frames < promised:
-                block = audio.read(_VALUES_PER_BLOCK // audio.channels, dtype="float32", always_2d=True)
-                if len(block) == 0:
+                wanted = min(_VALUES_PER_BLOCK // audio.channels, promised - channels.frames)
+                block = audio.read(wanted, dtype="float32", always_2d=True)
+                if len(block):
+                    channels.add(torch.from_numpy(block))
+                if len(block) < wanted:
                     break
-                channels.add(torch.from_numpy(block))
             is_mp3, log = audio.format == "MP3", audio.extra_info
     except soundfile.LibsndfileError as error:
         detail = error.error_string.removeprefix("Error : ").strip(" .") or "it gives no reason"
         reason = f"libsndfile cannot decode it ({detail})"
         if promised is not None:
             reason += f": it ends or is damaged before all of its {promised} frames are read"
-        remedy = "Convert it to WAV or FLAC, or fetch it again if it should be one of them."
+        remedy = "Fetch it again if it was cut short, or convert it to WAV or FLAC."
         raise AudioFileError(name, reason, remedy) from error
     if is_mp3:  # libsndfile guesses the length where no table has it, and reads no further
         promised = max(promised, mp3_samples(file) - _MOST_MP3_PADDING)
-    if channels.frames < promised or "truncated file" in log:  # the log of Creative Voice's blocks
-        reason = f"it ends after {channels.frames} of {promised} frames"
-        raise AudioFileError(name, reason, "It was cut short: fetch it again, or convert it to WAV or FLAC.")
+    if channels.frames < promised or any(word in log for word in _LOGGED_DAMAGE):
+        reason = f"it is damaged, or ends, after {channels.frames} of {promised} frames"
+        raise AudioFileError(name, reason, "Fetch it again if it was cut short, or convert it to WAV or FLAC.")
     return channels.mono(), file_rate
 
 

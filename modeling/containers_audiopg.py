@@ -5,6 +5,7 @@ libsndfile lowers a promise to what it finds and says nothing, so that half a do
 
 import re
 import struct
+import zlib
 from collections.abc import Iterator
 from io import SEEK_END
 from typing import BinaryIO
@@ -41,7 +42,7 @@ def cut_short(file: BinaryIO) -> str | None:
     file.seek(0)
     head = file.read(40)
     if head[:4] == b"OggS":
-        return _ogg_cut_short(file, size)
+        return _ogg_cut_short(file, size, serial=head[14:18])
     found = _sound(file, head)
     if found is None:
         return _mp3_cut_short(file, size)
@@ -117,25 +118,33 @@ def _sphere_sound(file: BinaryIO) -> tuple[int, int] | None:
     return int(header[1]), promised
 
 
-def _ogg_cut_short(file: BinaryIO, size: int) -> str | None:
+def _ogg_cut_short(file: BinaryIO, size: int, serial: bytes) -> str | None:
     """Ogg promises no length, but its last page says that it is the last (RFC 3533)."""
-    begin = max(0, size - 2 * LONGEST_OGG_PAGE)
-    file.seek(begin)
+    file.seek(max(0, size - 2 * LONGEST_OGG_PAGE))
     tail = file.read()
-    last = tail.rfind(b"OggS\0")
-    if last < 0:
-        return f"its last {len(tail)} bytes hold no page of Ogg"
-    header = tail[last : last + 27]
-    lacing = tail[last + 27 : last + 27 + header[26]] if len(header) == 27 else b""
-    if len(header) < 27 or len(lacing) < header[26]:
-        return f"it ends within the header of a page, after {size} bytes"
-    promised, there = sum(lacing), len(tail) - last - 27 - len(lacing)
-    if there < promised:
-        return f"it ends after {there} of {promised} bytes of a page, the file's byte {size}"
-    if not header[5] & 4:
-        return f"it ends after {size} bytes with a page that another one should follow"
+    page = tail[tail.rfind(b"OggS\0") :] if b"OggS\0" in tail else b""
+    header = page[: 27 + page[26]] if len(page) > 26 else page
+    if len(header) < 27 or len(header) < 27 + header[26]:
+        return f"it ends after {size} bytes, where the header of a page should be"
+    length = len(header) + sum(header[27:])
+    if len(page) < length:
+        return f"it ends after {len(page)} of {length} bytes of a page of Ogg, the file's byte {size}"
+    if _ogg_checksum(page[:22] + bytes(4) + page[26:length]) != int.from_bytes(page[22:26], "little"):
+        return f"it ends after {size} bytes with a page of Ogg that is damaged"
+    if not page[5] & 4:
+        return f"it ends after {size} bytes with a page of Ogg that another one should follow"
+    if page[14:18] != serial:
+        return "it is a chain of recordings in one file, of which libsndfile reads the first alone"
     return None
 
+
+def _ogg_checksum(page: bytes) -> int:
+    """CRC-32 of the highest bit first, from 0 on; that of `zlib` has the lowest first and inverts before and after."""
+    crc = zlib.crc32(page.translate(_BITS_REVERSED), 0xFFFFFFFF) ^ 0xFFFFFFFF
+    return int(f"{crc:032b}"[::-1], 2)
+
+
+_BITS_REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 
 # Kilobits per second by [MPEG 1 or not][layer][index], and samples per second of MPEG 1 (ISO 11172-3, 13818-3).
 _MP3_BITRATES = {
