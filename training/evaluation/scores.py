@@ -74,7 +74,8 @@ def score(logits: np.ndarray, labels: np.ndarray) -> float:
         In [0, 1].
 
     Raises:
-        ValueError: if a logit is NaN or infinity (minus infinity is a class that cannot be): the highest of them would be a class that nobody predicted.
+        ValueError: if a logit is NaN or infinity: the highest of them would be a class that nobody predicted. Minus
+            infinity is a class that cannot be.
 
     Example:
         >>> score(np.array([[0.2, 0.8], [0.6, 0.4]]), np.array([1, 1]))
