@@ -18,7 +18,7 @@ from audiopg.data_scripts.clip_rows import columns
 from audiopg.data_scripts.synthesis import SYNTHESIZER_VERSION, Preset, draw
 from audiopg.training.objectives.pictures import draw_clips
 from audiopg.training.publishing.cards import dataset_card
-from audiopg.training.runs.files import read_json, sweep, write_atomically, written_aside
+from audiopg.training.runs.files import read_json, sweep, write_atomically, writing, written_aside
 from audiopg.training.runs.folder import held, refuse_foreign
 from audiopg.training.runs.workers import end_with_parent
 
@@ -227,7 +227,8 @@ def build_dataset(config: AudioPGSyntheticConfig, folder: Path, num_proc: int = 
 def _build(config: AudioPGSyntheticConfig, folder: Path, num_proc: int) -> list[Path]:
     shards = write_shards(config, folder, num_proc)
     preset, shown = config.validated_preset(), range(min(_SHOWN_CLIPS, config.num_clips))
-    draw_clips(draw(preset, config.seed, shown), folder / "clips.png")
+    with writing(folder / "clips.png"):
+        draw_clips(draw(preset, config.seed, shown), folder / "clips.png")
     card = dataset_card(
         recipe_of(config),
         preset,
