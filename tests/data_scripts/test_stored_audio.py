@@ -1,3 +1,5 @@
+import gc
+
 import datasets
 import numpy as np
 import pytest
@@ -32,6 +34,16 @@ def test_parquet_keeps_its_bytes(folder, tmp_path):
     table.cast_column("audio", datasets.Audio()).to_parquet(tmp_path / "hub" / "train.parquet")
     assert list(load_stored(str(tmp_path / "hub"), split="train")["audio"]) == rows
     assert [row["audio"] for row in load_stored(str(tmp_path / "hub"), split="train", streaming=True)] == rows
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+def test_files_with_a_table_are_where_the_table_says(folder):
+    (folder / "metadata.csv").write_text("file_name,number\ncat/0.wav,1\ndog/2.wav,2\n")
+    rows = list(load_stored(str(folder), split="train", streaming=True))
+    assert [row["audio"] for row in rows] == [
+        {"bytes": None, "path": str(folder / name)} for name in ("cat/0.wav", "dog/2.wav")
+    ]
+    gc.collect()  # the table, which `datasets` leaves open, is closed here, where it may be
 
 
 def test_what_is_no_stored_audio_is_refused():
