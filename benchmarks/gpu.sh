@@ -4,8 +4,8 @@
 # Parts: synthesis, model, comparisons, base (all, in this order, unless some are named); each is stopped after
 # PART_SECONDS (10 minutes). `base` goes on where it was stopped when it is started again: its checkpoints are in
 # OUT_DIR.run, which must then be kept. OUT_DIR receives JSON, pictures and bf16 weights in files below 15 MB; a table
-# of all that is there comes last, however the parts ended. Needs torch, transformers, accelerate, numpy and PyYAML,
-# no network. Without a GPU it runs at toy size.
+# of all that is there comes last, however the parts ended. Needs torch, transformers, accelerate, numpy, PyYAML,
+# jsonargparse and docstring-parser (pure Python), no network. Without a GPU it runs at toy size.
 set -uo pipefail
 
 if [ $# -lt 1 ]; then
