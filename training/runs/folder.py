@@ -1,12 +1,14 @@
 """The folder of a run: claimed by one recipe, and refused to any other.
 
-recipe.yaml       what was asked for
-begun_with.json   what the recipe does not say and the run may not change: versions of what makes its examples,
-the precision that it computes in
-statistics.json   what was measured before the first step
-checkpoints/      see `checkpoints`
-metrics.jsonl     see `metrics_log`
-run.json          the facts of a finished run
+What lies in it:
+
+    recipe.yaml       what was asked for
+    begun_with.json   what the recipe does not say and the run may not change: versions of what makes its examples,
+                      the precision that it computes in
+    statistics.json   what was measured before the first step
+    checkpoints/      see `checkpoints`
+    metrics.jsonl     see `metrics_log`
+    run.json          the facts of a finished run
 """
 
 import hashlib

@@ -1,6 +1,7 @@
 """Several processes, and what they agree on. Those that share a run are started by torchrun, as a user would."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -8,7 +9,13 @@ import torch
 from toys import torchrun
 
 from audiopg.training import pretrain as door
-from audiopg.training.engine.processes import build_accelerator, one_order_of_sums, resolve_precision
+from audiopg.training.engine import processes
+from audiopg.training.engine.processes import (
+    build_accelerator,
+    on_main_process,
+    one_order_of_sums,
+    resolve_precision,
+)
 from audiopg.training.objectives.pretraining import pretrain
 from audiopg.training.runs.metrics_log import read_metrics
 
@@ -47,6 +54,15 @@ def test_one_of_two_processes_measures_for_both(tmp_path, toy_run):
     done = torchrun(2, tmp_path / "counted.py", toy_run / "recipe.yaml", tmp_path / "run")
     assert done.returncode == 0, done.stderr[-3000:]
     assert [path.name for path in tmp_path.glob("measured_by_*")] == ["measured_by_0"]
+
+
+def test_another_process_is_told_and_does_nothing(monkeypatch):
+    def broadcast(found):
+        found[:] = ["what the main process found", None]
+
+    monkeypatch.setattr(processes, "broadcast_object_list", broadcast)
+    other = SimpleNamespace(is_main_process=False)
+    assert on_main_process(other, lambda: pytest.fail("this is not its work")) == "what the main process found"
 
 
 def test_what_one_process_refuses_ends_all(tmp_path, toy_run, toy_recipe):
