@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy import signal, stats
 
-from audiopg.data_scripts.counter_random import random_bits, uniform, white_noise
+from audiopg.data_scripts.counter_random import normal, random_bits, uniform, white_noise
 
 ODD_SEEDS = (0, 1, 42, -1, 2**63 - 1, -(2**63), 2**64 - 1, 0xDEADBEEFCAFEBABE)
 GOLDEN = 0x9E3779B97F4A7C15
@@ -241,3 +241,13 @@ def test_an_axis_as_long_as_the_counter_is_accepted():
 def test_a_seed_that_is_no_integer_is_refused(seed):
     with pytest.raises(TypeError, match="integer"):
         random_bits(seed, torch.arange(1), "f0")
+
+
+def test_normal_numbers_are_those_of_scipy_at_the_same_uniform_numbers():
+    indices = torch.arange(50_000)
+    z = normal(3, indices, "z")
+    expected = stats.norm.ppf(uniform(3, indices, "z").numpy() + 2.0**-54)
+    np.testing.assert_allclose(z.numpy(), expected, rtol=1e-9, atol=1e-12)
+    assert stats.kstest(z.numpy(), "norm").pvalue > 0.01
+    assert torch.equal(normal(3, indices[7:9], "z"), z[7:9])
+    assert torch.special.ndtri(torch.tensor(2.0**-54, dtype=torch.float64)).isfinite()

@@ -1,0 +1,109 @@
+"""What a set of synthetic images is: named ranges, a picture made of numbers drawn from them, perhaps classes.
+
+Image i of seed s is the same in any batch and process, and on any device up to rounding: whatever is random in it is
+drawn by its name from (seed, index), as in `counter_random`.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from audiopg.data_scripts.counter_random import normal, random_bits, uniform
+from audiopg.data_scripts.synthesis import Choice, Range
+
+SIZE = 224
+"""Side of an image in pixels where nothing else is asked for: that of ImageNet's models."""
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """The images that are asked for, and where their numbers come from.
+
+    Args:
+        seed: The stream of images.
+        indices: Which images, int64, shape `(batch,)`, on the device that makes them.
+        size: Side of an image in pixels.
+        ranges: Of the set.
+    """
+
+    seed: int
+    indices: Tensor
+    size: int
+    ranges: Mapping[str, Range | Choice]
+
+    @property
+    def device(self) -> torch.device:
+        """Where to compute."""
+        return self.indices.device
+
+    def sample(self, name: str, *size: int) -> Tensor:
+        """Numbers of the range `name`, shape `(batch, *size)`."""
+        return self.ranges[name].sample(self.uniform(name, *size))
+
+    def uniform(self, name: str, *size: int) -> Tensor:
+        """Uniform numbers in [0, 1), float64, shape `(batch, *size)`."""
+        return uniform(self.seed, self.indices, name, size)
+
+    def normal(self, name: str, *size: int) -> Tensor:
+        """Numbers of the standard normal distribution, float64, shape `(batch, *size)`."""
+        return normal(self.seed, self.indices, name, size)
+
+    def keys(self, name: str) -> Tensor:
+        """64 random bits per image, for `white_noise`, shape `(batch,)`."""
+        return random_bits(self.seed, self.indices, name)
+
+
+@dataclass(frozen=True)
+class PatternSet:
+    """A family of images.
+
+    Args:
+        name: How it is called.
+        description: One sentence.
+        source: Who has described it, and where this one differs.
+        ranges: Everything that varies, and every constant, with its unit and meaning.
+        make: From what is asked for to images in [0, 1], float32, shape `(batch, 3, size, size)`: rows from the top,
+            red first.
+        labels: From what is asked for to classes from 0 on, int64, shape `(batch,)`; None for a set without classes.
+        num_classes: How many there are.
+        class_name: What a class is: fractal, atom, program.
+    """
+
+    name: str
+    description: str
+    source: str
+    ranges: Mapping[str, Range | Choice]
+    make: Callable[[Drawing], Tensor]
+    labels: Callable[[Drawing], Tensor] | None = None
+    num_classes: int = 0
+    class_name: str = ""
+    overrides: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+
+    def drawing(
+        self, seed: int, indices: Tensor | Iterable[int], size: int = SIZE, device: torch.device | str = "cpu"
+    ) -> Drawing:
+        """What `make` and `labels` take.
+
+        Args:
+            seed: Any integer of 64 bits.
+            indices: Whole numbers from 0 on.
+            size: Side of an image in pixels.
+            device: Where to make them.
+        """
+        if not isinstance(indices, Tensor):
+            indices = torch.tensor(list(indices), dtype=torch.int64)
+        return Drawing(seed, indices.to(device), size, self.ranges)
+
+    def images(
+        self, seed: int, indices: Tensor | Iterable[int], size: int = SIZE, device: torch.device | str = "cpu"
+    ) -> Tensor:
+        """The images `indices` of the stream `seed`; arguments as of `drawing`.
+
+        Returns:
+            In [0, 1], float32, shape `(batch, 3, size, size)`.
+        """
+        return self.make(self.drawing(seed, indices, size, device))
