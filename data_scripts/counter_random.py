@@ -118,8 +118,8 @@ def uniform(seed: int, indices: Tensor, name: str, size: tuple[int, ...] = ()) -
 def normal(seed: int, indices: Tensor, name: str, size: tuple[int, ...] = ()) -> Tensor:
     r"""Numbers of the standard normal distribution, for a named quantity of every clip.
 
-    $z = \Phi^{-1}(u + 2^{-54})$ of the uniform numbers $u$ of that name: within 8.3 standard deviations, and as exact as
-    the device's inverse of the normal distribution.
+    $z = \Phi^{-1}(u + 2^{-54})$ of the uniform numbers $u$ of that name: within 8.3 standard deviations, and as
+    exact as the device's inverse of the normal distribution.
 
     Args:
         seed: Any integer of 64 bits.
