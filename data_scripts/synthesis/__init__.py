@@ -1,6 +1,7 @@
 """The procedural synthesizer: `draw` parameters, `render` waveforms."""
 
 from audiopg.data_scripts.synthesis.parameters import (
+    GROUPS,
     PRESETS,
     SYNTHESIZER_VERSION,
     Choice,
@@ -8,11 +9,13 @@ from audiopg.data_scripts.synthesis.parameters import (
     Preset,
     Range,
     draw,
+    draw_doubles,
     get_preset,
 )
 from audiopg.data_scripts.synthesis.synthesizer import render, render_components, signal_to_noise_ratio
 
 __all__ = [
+    "GROUPS",
     "PRESETS",
     "SYNTHESIZER_VERSION",
     "Choice",
@@ -20,6 +23,7 @@ __all__ = [
     "Preset",
     "Range",
     "draw",
+    "draw_doubles",
     "get_preset",
     "render",
     "render_components",

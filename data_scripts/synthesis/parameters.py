@@ -5,7 +5,7 @@ Knows no signal processing. Every number is drawn on the CPU in float64 with exa
 """
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from audiopg.data_scripts.counter_random import random_bits, uniform
+from audiopg.data_scripts.counter_random import normal, random_bits, uniform
 
 SYNTHESIZER_VERSION = "0.2.0"
 """Changes whenever any clip of any preset changes, or what it is described by; recorded wherever clips are used."""
@@ -21,6 +21,21 @@ SYNTHESIZER_VERSION = "0.2.0"
 PITCHED_MODES = ("harmonic", "fm", "pulse")
 MODES = (*PITCHED_MODES, "noise")
 PULSE_SHAPES = ("sawtooth", "square")
+GROUPS = ("pitch", "envelope", "modulation", "mixer")
+"""What the parameters of a synthesizer are about; a double may differ from a sound more in one than in another."""
+
+GROUP_OF: Mapping[str, str] = MappingProxyType(
+    {
+        **dict.fromkeys(("f0", "band_centre", "partial_detuning"), "pitch"),
+        **dict.fromkeys(("onset", "event_length", "amplitude", "attack", "decay"), "envelope"),
+        **dict.fromkeys(("strike_period", "strike_decay", "transient_onset", "transient_length"), "envelope"),
+        **dict.fromkeys(("partial_rolloff", "partial_gain", "partial_phase", "source_start"), "modulation"),
+        **dict.fromkeys(("modulation_index", "band_width"), "modulation"),
+        **dict.fromkeys(("transient_gain", "cutoff", "room_time", "room_level", "noise_gain"), "mixer"),
+    }
+)
+"""The parameters that `draw_doubles` perturbs, and the group of each; the others are what a clip is."""
+
 _MAX_DURATION = 3600.0
 _MIN_EVENT_LENGTH = 0.002
 
@@ -384,21 +399,93 @@ def draw(preset: str | Preset, seed: int, indices: Tensor | Iterable[int] | int,
         >>> bool((parameters["onset"] + parameters["event_length"] <= 10.24).all())
         True
     """
-    preset = get_preset(preset, **overrides)
-    indices = _validated_indices(indices)
+    preset, indices = get_preset(preset, **overrides), _validated_indices(indices)
+    values = _mapped(
+        preset,
+        lambda name, *size: uniform(seed, indices, name, size),
+        lambda name, *size: random_bits(seed, indices, name, size),
+    )
+    return Parameters(preset, seed, indices, values)
+
+
+def draw_doubles(
+    preset: str | Preset,
+    seed: int,
+    indices: Tensor | Iterable[int] | int,
+    delta: float | Mapping[str, float],
+    **overrides: Any,
+) -> Parameters:
+    r"""Draw two clips for each of `indices` that differ as much as `delta` says: a clip and its double.
+
+    After Cherep & Singh (2024, "Contrastive Learning from Synthetic Audio Doppelgängers"): both are perturbed. Where
+    `draw` maps a uniform number $u$ of the clip to a parameter, each double maps $u + \delta z$, with $z \sim N(0, 1)$
+    of its own, reflected at 0 and 1; so each double by itself is distributed as any clip of the preset. What a clip is
+    stays: kinds of sources, numbers of events and partials, whether there is a burst, damping, a room. Noise is fresh.
+
+    Args:
+        preset: As in `draw`, like the other arguments.
+        seed: See `draw`.
+        indices: See `draw`.
+        delta: Size of the perturbation as a share of each range; or one for each of `GROUPS`.
+        overrides: See `draw`.
+
+    Returns:
+        The parameters of twice as many clips: those at `2 k` and `2 k + 1` are doubles of each other, of index `k`.
+
+    Raises:
+        ValueError: as `draw`, or for a delta below 0.
+
+    Example:
+        >>> clips = draw_doubles("audiopg", seed=0, indices=range(4), delta=0.1)
+        >>> clips.indices.tolist(), torch.equal(clips["mode"][0::2], clips["mode"][1::2])
+        ([0, 0, 1, 1, 2, 2, 3, 3], True)
+    """
+    preset, indices = get_preset(preset, **overrides), _validated_indices(indices)
+    size_of = dict(delta) if isinstance(delta, Mapping) else dict.fromkeys(GROUPS, delta)
+    if set(size_of) != set(GROUPS) or not all(0 <= size < math.inf for size in size_of.values()):
+        raise ValueError(f"delta is a number, 0 or more, or one for each of {', '.join(GROUPS)}; got {delta}.")
+
+    def numbers(name: str, *size: int) -> Tensor:
+        shared = uniform(seed, indices, name, size)[:, None].expand(-1, 2, *size)
+        if name in GROUP_OF:
+            shared = _reflected(
+                shared + size_of[GROUP_OF[name]] * normal(seed, indices, f"{name}, doubles", (2, *size))
+            )
+        return shared.flatten(0, 1)
+
+    def keys(name: str, *size: int) -> Tensor:
+        return random_bits(seed, indices, f"{name}, doubles", (2, *size)).flatten(0, 1)
+
+    return Parameters(preset, seed, indices.repeat_interleave(2), _mapped(preset, numbers, keys))
+
+
+def _reflected(numbers: Tensor) -> Tensor:
+    """Numbers beyond [0, 1) thrown back at its ends, as often as need be."""
+    folded = numbers.remainder(2)
+    return torch.where(folded < 1, folded, 2 - folded).clamp(max=1 - 2.0**-53)
+
+
+def _mapped(preset: Preset, numbers: Callable[..., Tensor], keys: Callable[..., Tensor]) -> dict[str, Tensor]:
+    """Parameters of clips, made of what is random in them.
+
+    Args:
+        preset: What clips.
+        numbers: From the name of what is drawn, and its size within a clip, to numbers in [0, 1).
+        keys: The same to 64 random bits.
+    """
     ranges = preset.ranges
     num_slots = int(ranges["num_events"].high)
     num_sources = 1 if preset.shared_source else num_slots
     num_partials = int(ranges["num_partials"].high)
 
     def sample(name: str, *size: int) -> Tensor:
-        return ranges[name].sample(uniform(seed, indices, name, size))
+        return ranges[name].sample(numbers(name, *size))
 
     def source(name: str, *size: int) -> Tensor:
         return sample(name, num_sources, *size).expand(-1, num_slots, *size)
 
     def happens(name: str, *size: int) -> Tensor:
-        return uniform(seed, indices, name, size) < ranges[name].low
+        return numbers(name, *size) < ranges[name].low
 
     values = {name: source(name) for name in ("f0", "mode", "num_partials")}
     for name in ("partial_rolloff", "partial_gain", "partial_detuning", "partial_phase"):
@@ -406,9 +493,9 @@ def draw(preset: str | Preset, seed: int, indices: Tensor | Iterable[int] | int,
     values |= {name: source(name) for name in ("modulation_index", "modulation_ratio", "pulse_shape")}
     values["band_centre"] = source("band_centre")
     values["band_width"] = source("band_width") * values["band_centre"]
-    values["band_key"] = random_bits(seed, indices, "band", (num_sources,)).expand(-1, num_slots)
+    values["band_key"] = keys("band", num_sources).expand(-1, num_slots)
     values["num_events"] = sample("num_events")
-    values |= _draw_events(preset, seed, indices, values["num_events"])
+    values |= _events(preset, numbers, values["num_events"])
     values["amplitude"] = sample("amplitude", num_slots)
     for name in ("attack", "decay"):
         values[name] = sample(name, num_slots) * values["event_length"]
@@ -417,30 +504,30 @@ def draw(preset: str | Preset, seed: int, indices: Tensor | Iterable[int] | int,
     values["transient"] = happens("transient_probability")
     values["transient_length"] = sample("transient_length").clamp(max=preset.duration)
     room = preset.duration - values["transient_length"]
-    values["transient_onset"] = uniform(seed, indices, "transient_onset") * room
+    values["transient_onset"] = numbers("transient_onset") * room
     values["transient_gain"] = sample("transient_gain")
     values["damping"] = happens("damping_probability")
     values["cutoff"] = sample("cutoff")
     values["room"] = happens("room_probability")
     values |= {name: sample(name) for name in ("room_time", "room_level")}
-    values["room_key"] = random_bits(seed, indices, "room")
+    values["room_key"] = keys("room")
     values["noise_gain"] = sample("noise_gain")
-    values["noise_key"] = random_bits(seed, indices, "noise")
-    values["transient_key"] = random_bits(seed, indices, "transient")
-    return Parameters(preset, seed, indices, values)
+    values["noise_key"] = keys("noise")
+    values["transient_key"] = keys("transient")
+    return values
 
 
-def _draw_events(preset: Preset, seed: int, indices: Tensor, num_events: Tensor) -> dict[str, Tensor]:
+def _events(preset: Preset, numbers: Callable[..., Tensor], num_events: Tensor) -> dict[str, Tensor]:
     """Length, place in the clip and place in the source of every event, in s, shape `(batch, events)`."""
     span = preset.ranges["event_length"]
     size = (int(preset.ranges["num_events"].high),)
     longest = (preset.duration / num_events.to(torch.float64)).clamp(max=span.high)
     shortest = longest.clamp(max=span.low)
-    share = uniform(seed, indices, "event_length", size)
+    share = numbers("event_length", *size)
     length = shortest[:, None] + share * (longest - shortest)[:, None]
     room = preset.duration - length
     return {
         "event_length": length,
-        "onset": uniform(seed, indices, "onset", size) * room,
-        "source_start": uniform(seed, indices, "source_start", size) * room,
+        "onset": numbers("onset", *size) * room,
+        "source_start": numbers("source_start", *size) * room,
     }
