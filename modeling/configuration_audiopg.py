@@ -1,9 +1,10 @@
 """The configuration of AudioPG models: plain numbers, checked when they are set down. This file knows no torch."""
 
 import math
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import fields
-from typing import Any
+from typing import Any, ClassVar, Self
 
 from transformers.utils.versions import require_version
 
@@ -100,8 +101,66 @@ def check_pooling(name: str, pooling: str) -> None:
         raise ValueError(f"`{name}` must be one of {', '.join(POOLINGS)}, got {pooling!r}: choose one of them.")
 
 
+class PortableConfig(PreTrainedConfig):
+    """What our configurations share: named sizes, and where their code is, for whatever is saved to load elsewhere."""
+
+    auto_classes: ClassVar[Mapping[str, str]] = {}
+    """By Auto class the place of its class: the `auto_map` of every configuration of the kind."""
+    sizes: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    """By name, differences from the defaults."""
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        """Hand what are no fields to `PreTrainedConfig`, and the places of the code."""
+        # Older transformers wrote "repository--file.Class"; the files lie beside every configuration that is saved.
+        given = {auto: path for auto, path in (kwargs.pop("auto_map", None) or {}).items() if "--" not in path}
+        pipelines = kwargs.pop("custom_pipelines", None) or {}
+        if not __name__.startswith("transformers_modules."):
+            pipelines = {task: info for task, info in pipelines.items() if task not in CUSTOM_PIPELINES}
+        super().__post_init__(**kwargs, auto_map={**self.auto_classes, **given}, custom_pipelines=pipelines)
+
+    def to_dict(self) -> dict[str, Any]:
+        """What `config.json` holds: the fields, and what a process without the package needs to go on from there."""
+        values = super().to_dict()
+        values["custom_pipelines"] = deepcopy(CUSTOM_PIPELINES) | values.get("custom_pipelines", {})
+        return values | {"minimum_transformers_version": MINIMUM_TRANSFORMERS}
+
+    @classmethod
+    def of_size(cls, size: str, **overrides: Any) -> Self:
+        """Build the configuration of a named size.
+
+        Args:
+            size: One of `sizes`.
+            overrides: Fields to set otherwise; `num_labels` and `attn_implementation` are accepted too.
+
+        Returns:
+            The configuration.
+
+        Raises:
+            ValueError: if the size is unknown, or an override is not a field. The constructor itself keeps unknown
+                names silently, because a `config.json` may carry more than this version knows.
+
+        Example:
+            >>> AudioPGConfig.of_size("tiny", mask_ratio=0.8).hidden_size
+            192
+        """
+        if size not in cls.sizes:
+            raise ValueError(
+                f"`size` must be one of {sorted(cls.sizes)}, got {size!r}: for others, set the fields yourself."
+            )
+        known = {field.name for field in fields(cls)} | _INDIRECT_OPTIONS
+        unknown = sorted(set(overrides) - known)
+        if unknown:
+            raise ValueError(f"Overrides must be fields of {cls.__name__}, got {unknown}: check the spelling.")
+        return cls(**{**cls.sizes[size], **overrides})
+
+    def _check_positive(self, names: Sequence[str]) -> None:
+        for name in names:
+            if getattr(self, name) < 1:
+                raise ValueError(f"`{name}` must be at least 1, got {getattr(self, name)}: it counts something.")
+
+
 @strict
-class AudioPGConfig(PreTrainedConfig):
+class AudioPGConfig(PortableConfig):
     """Describes an AudioPG model; the defaults are the ViT-Base/16 of the paper (AudioPG, section 4).
 
     Args:
@@ -136,6 +195,8 @@ class AudioPGConfig(PreTrainedConfig):
     """
 
     model_type = "audiopg"
+    auto_classes = AUTO_MAP
+    sizes = SIZES
 
     num_mel_bins: int = 128
     patch_size: int = 16
@@ -158,7 +219,7 @@ class AudioPGConfig(PreTrainedConfig):
 
     def __post_init__(self, **kwargs: Any) -> None:
         """Check the numbers against each other, then hand what is left to `PreTrainedConfig`."""
-        self._check_positive()
+        self._check_positive(_COUNTS)
         self._check_sizes("hidden_size", "num_attention_heads")
         self._check_sizes("decoder_hidden_size", "decoder_num_attention_heads")
         if self.num_mel_bins % self.patch_size:
@@ -180,28 +241,12 @@ class AudioPGConfig(PreTrainedConfig):
                 "is 0.02."
             )
         check_pooling("classifier_pooling", self.classifier_pooling)
-        # Older transformers wrote "repository--file.Class"; the files lie beside every configuration that is saved.
-        given = {auto: path for auto, path in (kwargs.pop("auto_map", None) or {}).items() if "--" not in path}
-        pipelines = kwargs.pop("custom_pipelines", None) or {}
-        if not __name__.startswith("transformers_modules."):
-            pipelines = {task: info for task, info in pipelines.items() if task not in CUSTOM_PIPELINES}
-        super().__post_init__(**kwargs, auto_map={**AUTO_MAP, **given}, custom_pipelines=pipelines)
-
-    def to_dict(self) -> dict[str, Any]:
-        """What `config.json` holds: the fields, and what a process without the package needs to go on from there."""
-        values = super().to_dict()
-        values["custom_pipelines"] = deepcopy(CUSTOM_PIPELINES) | values.get("custom_pipelines", {})
-        return values | {"minimum_transformers_version": MINIMUM_TRANSFORMERS}
+        super().__post_init__(**kwargs)
 
     @property
     def num_mel_patches(self) -> int:
         """Patches along mel."""
         return self.num_mel_bins // self.patch_size
-
-    def _check_positive(self) -> None:
-        for name in _COUNTS:
-            if getattr(self, name) < 1:
-                raise ValueError(f"`{name}` must be at least 1, got {getattr(self, name)}: it counts something.")
 
     def _check_sizes(self, width_name: str, heads_name: str) -> None:
         width, heads = getattr(self, width_name), getattr(self, heads_name)
@@ -216,35 +261,6 @@ class AudioPGConfig(PreTrainedConfig):
                 "of two axes, so round it to a multiple of 4."
             )
 
-    @classmethod
-    def of_size(cls, size: str, **overrides: Any) -> "AudioPGConfig":
-        """Build the configuration of a named size.
-
-        Args:
-            size: `"tiny"` (hidden size 192), `"small"` (384) or `"base"` (768, the paper's).
-            overrides: Fields to set otherwise; `num_labels` and `attn_implementation` are accepted too.
-
-        Returns:
-            The configuration.
-
-        Raises:
-            ValueError: if the size is unknown, or an override is not a field. The constructor itself keeps unknown
-                names silently, because a `config.json` may carry more than this version knows.
-
-        Example:
-            >>> AudioPGConfig.of_size("tiny", mask_ratio=0.8).hidden_size
-            192
-        """
-        if size not in SIZES:
-            raise ValueError(
-                f"`size` must be one of {sorted(SIZES)}, got {size!r}: for others, set the fields yourself."
-            )
-        known = {field.name for field in fields(cls)} | _INDIRECT_OPTIONS
-        unknown = sorted(set(overrides) - known)
-        if unknown:
-            raise ValueError(f"Overrides must be fields of {cls.__name__}, got {unknown}: check the spelling.")
-        return cls(**{**SIZES[size], **overrides})
-
 
 # Every save of a configuration copies this file; the models and the feature extractor do the same.
 AudioPGConfig.register_for_auto_class()
@@ -256,5 +272,6 @@ __all__ = [
     "POOLINGS",
     "SIZES",
     "AudioPGConfig",
+    "PortableConfig",
     "check_pooling",
 ]

@@ -24,8 +24,8 @@ from torch.nn.functional import pad
 
 from .audio_audiopg import read_waveform
 from .configuration_audiopg import check_pooling
-from .feature_extraction_audiopg import ArrayLike, AudioPGFeatureExtractor, split_clips
-from .spectrogram_audiopg import frame_length, hop_length, num_frames, samples_spanned
+from .feature_extraction_audiopg import ArrayLike, LogMelFeatureExtractor, split_clips
+from .spectrogram_audiopg import PatchGrid, frame_length, hop_length, num_frames, num_time_patches, samples_spanned
 
 WINDOW_SECONDS = 10.24
 """The length of clip that the models are pre-trained on: 64 time patches."""
@@ -95,6 +95,7 @@ def plan_windows(
     *,
     sampling_rate: int = 16000,
     patch_size: int = 16,
+    shortest_patch: int = 1,
     window_seconds: float = WINDOW_SECONDS,
     overlap_seconds: float = OVERLAP_SECONDS,
 ) -> list[Window]:
@@ -104,11 +105,12 @@ def plan_windows(
         num_samples: Length of the recording.
         sampling_rate: In Hz.
         patch_size: Frames of 10 ms in a time patch.
+        shortest_patch: Frames without which the last patch is left out, unless it is the only one.
         window_seconds: Length of a window, rounded to time patches.
         overlap_seconds: What neighbouring windows share, rounded to time patches.
 
     Returns:
-        The windows in order; the first starts with the recording, the last ends with it.
+        The windows in order; the first starts with the recording, the last ends with its last patch.
 
     Raises:
         ValueError: if the recording is shorter than one frame, a window than one time patch, or the overlap is not
@@ -134,7 +136,7 @@ def plan_windows(
             f"A window lasts at least one time patch ({samples_per_patch / sampling_rate} s) and overlaps by less "
             f"than its length, and got {window_seconds} s with {overlap_seconds} s of overlap. Change one of the two."
         )
-    num_patches = -(-num_frames(num_samples, sampling_rate) // patch_size)
+    num_patches = num_time_patches(num_frames(num_samples, sampling_rate), patch_size, shortest_patch)
     length, last = min(longest, num_patches), max(0, num_patches - longest)
     firsts = [*range(0, last, longest - shared), last]
     # The frames of a window's last patch reach further than the window's nominal length, by 15 ms at 16 kHz.
@@ -146,13 +148,16 @@ def plan_windows(
     ]
 
 
-def patch_times(num_samples: int, *, sampling_rate: int = 16000, patch_size: int = 16) -> Tensor:
+def patch_times(
+    num_samples: int, *, sampling_rate: int = 16000, patch_size: int = 16, shortest_patch: int = 1
+) -> Tensor:
     """Centre of each time patch of a recording in seconds, from its first frame's start to its last frame's end.
 
     Args:
         num_samples: Length of the recording.
         sampling_rate: In Hz.
         patch_size: Frames of 10 ms in a time patch.
+        shortest_patch: As in `plan_windows`.
 
     Returns:
         Shape `(time patches,)`; the last patch counts only the frames that the recording fills.
@@ -162,7 +167,7 @@ def patch_times(num_samples: int, *, sampling_rate: int = 16000, patch_size: int
         (tensor([0.0875, 0.2475]), tensor([0.0125]))
     """
     frames = num_frames(num_samples, sampling_rate)
-    first = torch.arange(0, frames, patch_size)
+    first = torch.arange(num_time_patches(frames, patch_size, shortest_patch)) * patch_size
     last = (first + patch_size).clamp(max=frames) - 1
     return ((first + last) * hop_length(sampling_rate) + frame_length(sampling_rate)) / (2 * sampling_rate)
 
@@ -244,7 +249,7 @@ def merge_windows(windows: Sequence[Window], frames: Sequence[Tensor]) -> Tensor
 
 def frame_embeddings(
     encode: Callable[[Any], Tensor],
-    feature_extractor: AudioPGFeatureExtractor,
+    feature_extractor: LogMelFeatureExtractor,
     waveforms: ArrayLike | Sequence[ArrayLike],
     *,
     device: torch.device | str,
@@ -268,24 +273,21 @@ def frame_embeddings(
         ValueError: if a recording or a window is too short, it cannot be read (`AudioFileError`), or the feature
             extractor refuses the samples.
     """
-    sampling_rate, patch_size = feature_extractor.sampling_rate, feature_extractor.patch_size
+    grid = feature_extractor.patch_grid
     lengths: deque[int] = deque()
 
     def opened() -> Iterator[tuple[tuple[int, Any], list[Window]]]:
         for index, clip in enumerate(split_clips(waveforms)):
-            waveform = read_waveform(clip, sampling_rate, f"recording {index}")
+            waveform = read_waveform(clip, grid["sampling_rate"], f"recording {index}")
             lengths.append(len(waveform))
-            yield (
-                (index, waveform),
-                plan_windows(lengths[-1], sampling_rate=sampling_rate, patch_size=patch_size, **options),
-            )
+            yield (index, waveform), plan_windows(lengths[-1], **grid, **options)
 
     def encode_samples(parts: Sequence[tuple[tuple[int, Any], Window]]) -> Tensor:
         windows: list[Any] = [waveform[window.start : window.end] for (_, waveform), window in parts]
         padded = _hold_padding(parts)
         try:
             inputs = feature_extractor(
-                windows, sampling_rate=sampling_rate, device=device, return_attention_mask=padded
+                windows, sampling_rate=grid["sampling_rate"], device=device, return_attention_mask=padded
             )
         except ValueError as error:
             (first, _), (last, _) = parts[0][0], parts[-1][0]
@@ -294,8 +296,7 @@ def frame_embeddings(
         return encode(inputs)
 
     for embeddings in _merged(opened(), encode_samples, batch_size):
-        times = patch_times(lengths.popleft(), sampling_rate=sampling_rate, patch_size=patch_size)
-        yield AudioPGFrameEmbeddings(embeddings, times)
+        yield AudioPGFrameEmbeddings(embeddings, patch_times(lengths.popleft(), **grid))
 
 
 def spectrogram_embeddings(
@@ -305,6 +306,7 @@ def spectrogram_embeddings(
     device: torch.device | str,
     sampling_rate: int = 16000,
     patch_size: int = 16,
+    shortest_patch: int = 1,
     padding_value: float = 0.0,
     batch_size: int = 16,
     **options: Unpack[WindowOptions],
@@ -322,6 +324,7 @@ def spectrogram_embeddings(
         device: Where to compute; only the windows of a batch are copied there.
         sampling_rate: Of the recordings, in Hz.
         patch_size: Frames of 10 ms in a time patch.
+        shortest_patch: As in `plan_windows`.
         padding_value: What stands beyond the last frame.
         batch_size: Windows at a time.
         options: `window_seconds` and `overlap_seconds`, see `plan_windows`.
@@ -341,8 +344,8 @@ def spectrogram_embeddings(
     """
 
     def plan(frames: Tensor) -> list[Window]:
-        num_samples = samples_spanned(len(frames), sampling_rate)
-        return plan_windows(num_samples, sampling_rate=sampling_rate, patch_size=patch_size, **options)
+        grid = PatchGrid(sampling_rate=sampling_rate, patch_size=patch_size, shortest_patch=shortest_patch)
+        return plan_windows(samples_spanned(len(frames), sampling_rate), **grid, **options)
 
     def encode_frames(parts: Sequence[tuple[Tensor, Window]]) -> Tensor:
         windows = [

@@ -1,6 +1,7 @@
 """Waveforms to model inputs: standardised log-mel frames with a mask that says which of them are real."""
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from numbers import Real
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,7 @@ from transformers.utils import logging
 
 from .audio_audiopg import MOST_CHANNELS, check_peak, is_one_recording, read_waveform, to_mono
 from .configuration_audiopg import MINIMUM_TRANSFORMERS  # noqa: F401 - refuses older ones, which may begin here
-from .spectrogram_audiopg import WINDOWS, frame_length, log_mel_spectrogram, num_frames
+from .spectrogram_audiopg import WINDOWS, PatchGrid, frame_length, log_mel_spectrogram, num_frames, num_time_patches
 
 if TYPE_CHECKING:  # older ones copy what this file names, and stumble over what only those name before they read any
     from .containers_audiopg import cut_short  # noqa: F401
@@ -42,68 +43,51 @@ SMALLEST_STD = 1e-3
 ArrayLike = np.ndarray | Tensor | Sequence[float]
 
 
-class AudioPGFeatureExtractor(SequenceFeatureExtractor):
-    r"""Turns mono waveforms into `input_values` and `attention_mask` for the AudioPG models.
+class LogMelFeatureExtractor(SequenceFeatureExtractor, ABC):
+    """What our feature extractors share: recordings in every form to log-mel frames, padded, with a mask.
 
-    Kaldi-compatible log-mel energies (`log_mel_spectrogram`) are standardised as $(x - \mu) / (2 \sigma)$ with one
-    mean and one deviation for all bands, and clips are padded to the longest of the batch, in whole patches. A clip
-    gives the same values in any batch, as an array or as a tensor, on the device that it is on.
+    A front end has frames of 25 ms every 10 ms, its own log-mel of them, and its own grid of patches along time, which
+    the frames of a batch fill whole. A clip gives the same values in any batch, as an array or as a tensor, on the
+    device that it is on.
 
     Args:
-        sampling_rate: Rate in Hz of the model's waveforms. Samples are of this rate; files and decoded audio, which
-            say their own, are resampled to it.
         num_mel_bins: Number of mel bands.
-        patch_size: Frames are padded to a multiple of it.
-        window: `"hann"` or `"hamming"`.
-        mean: Mean of the raw log-mel energies; measured on synthesized clips unless given.
-        std: Their standard deviation.
-        statistics: How `mean` and `std` were measured (preset, seed, number of clips, version of the synthesizer).
-            It changes nothing: it is kept in `preprocessor_config.json` so that the two can be traced.
-        padding_value: Value of padding frames, after standardisation.
-
-    Raises:
-        ValueError: if `window` is unknown, or `mean` and `std` are no finite statistics.
-
-    Example:
-        >>> inputs = AudioPGFeatureExtractor()([np.zeros(16000), np.zeros(8000)], sampling_rate=16000)
-        >>> inputs["input_values"].shape, inputs["attention_mask"].sum(dim=1)
-        (torch.Size([2, 112, 128]), tensor([98, 48]))
+        statistics: What is known of where the weights beside it come from; it changes nothing.
+        kwargs: As for `SequenceFeatureExtractor`: `sampling_rate` in Hz, `padding_value` of padding frames.
     """
 
     model_input_names = ["input_values", "attention_mask"]  # noqa: RUF012 - the name and form that transformers reads
+    sampling_rate: int
+    padding_value: float
 
-    def __init__(
-        self,
-        sampling_rate: int = 16000,
-        num_mel_bins: int = 128,
-        patch_size: int = 16,
-        window: str = "hann",
-        mean: float = REFERENCE_STATISTICS["mean"],
-        std: float = REFERENCE_STATISTICS["std"],
-        statistics: dict[str, Any] | None = None,
-        padding_value: float = 0.0,
-        **kwargs,
-    ):
+    def __init__(self, num_mel_bins: int, statistics: dict[str, Any], **kwargs: Any) -> None:
         kwargs.pop("feature_size", None)  # saved by the base class; one number has one name here
-        super().__init__(feature_size=num_mel_bins, sampling_rate=sampling_rate, padding_value=padding_value, **kwargs)
-        if window not in WINDOWS:
-            raise ValueError(f"`window` is one of {sorted(WINDOWS)}, and got {window!r}.")
-        if not SMALLEST_STD <= std < math.inf:
-            raise ValueError(
-                f"`std` is a positive standard deviation of log-mel energies, {SMALLEST_STD} or more, and got {std}: "
-                "measure it with training/measure_statistics.py."
-            )
-        if not -math.inf < mean < math.inf:
-            raise ValueError(
-                f"`mean` is the finite mean of log-mel energies, and got {mean}: measure it with "
-                "training/measure_statistics.py."
-            )
+        super().__init__(feature_size=num_mel_bins, **kwargs)
         self.num_mel_bins = num_mel_bins
-        self.patch_size = patch_size
-        self.window = window
-        self.mean = mean
-        self.std = std
-        self.statistics = _provenance(mean, std) if statistics is None else statistics
+        self.statistics = statistics
+
+    @property
+    @abstractmethod
+    def front_end(self) -> dict[str, Any]:
+        """All that `log_mel` depends on, by name."""
+
+    @property
+    @abstractmethod
+    def patch_grid(self) -> PatchGrid:
+        """How recordings are cut along time."""
+
+    @property
+    @abstractmethod
+    def raw_padding_value(self) -> float:
+        """What `standardise` turns into `padding_value`."""
+
+    @abstractmethod
+    def log_mel(self, waveforms: Tensor) -> Tensor:
+        """Raw log-mel of waveforms, `(..., samples)` to `(..., frames, num_mel_bins)`, float32, on their device."""
+
+    @abstractmethod
+    def standardise(self, log_mel: Tensor) -> Tensor:
+        """What the model takes of raw log-mel energies of any shape; they may be overwritten."""
 
     def __call__(
         self,
@@ -120,7 +104,7 @@ class AudioPGFeatureExtractor(SequenceFeatureExtractor):
         raw_speech: Any = None,
         **unknown: Any,
     ) -> BatchFeature:
-        """Standardised log-mel frames of one clip or many.
+        """Log-mel frames of one clip or many, as the model takes them.
 
         Args:
             audio: One clip: samples (a 1-D array, a 1-D tensor, a list of floats), or anything else that
@@ -210,7 +194,8 @@ class AudioPGFeatureExtractor(SequenceFeatureExtractor):
         """Frames of clips side by side, and the mask of their real ones if it is wanted."""
         _check_samples(waveforms, lengths)
         input_values = self.extract(waveforms)
-        real_frames = torch.tensor([num_frames(length, self.sampling_rate) for length in lengths])
+        frames = [num_frames(length, self.sampling_rate) for length in lengths]
+        real_frames = torch.tensor([min(number, self._frames_in_patches(number)) for number in frames])
         attention_mask = (torch.arange(input_values.shape[1]) < real_frames[:, None]).to(input_values.device)
         # Frames beyond the end of a shorter clip hold silence, or a mixture of sound and silence, up to here.
         features = {"input_values": input_values.masked_fill_(~attention_mask[:, :, None], self.padding_value)}
@@ -219,7 +204,7 @@ class AudioPGFeatureExtractor(SequenceFeatureExtractor):
         return features
 
     def extract(self, waveforms: Tensor) -> Tensor:
-        """Standardised log-mel frames of clips of one length that are known to be sound.
+        """Log-mel frames, as the model takes them, of clips of one length that are known to be sound.
 
         Nothing is checked, so nothing waits for the device: this is for callers that made the waveforms themselves.
 
@@ -227,37 +212,20 @@ class AudioPGFeatureExtractor(SequenceFeatureExtractor):
             waveforms: Floating point, shape `(batch, samples)`, at `sampling_rate`.
 
         Returns:
-            `input_values` of shape `(batch, frames, num_mel_bins)`, the frames padded to whole patches.
+            `input_values` of shape `(batch, frames, num_mel_bins)`, the frames padded or cut to whole patches.
 
         Example:
             >>> AudioPGFeatureExtractor().extract(torch.zeros(2, 16000)).shape
             torch.Size([2, 112, 128])
         """
-        log_mel = log_mel_spectrogram(
-            waveforms, sampling_rate=self.sampling_rate, num_mel_bins=self.num_mel_bins, window=self.window
-        )
-        num_padding = -log_mel.shape[1] % self.patch_size
-        return torch.nn.functional.pad(self.standardise(log_mel), (0, 0, 0, num_padding), value=self.padding_value)
+        log_mel = self.log_mel(waveforms)
+        missing = self._frames_in_patches(log_mel.shape[1]) - log_mel.shape[1]
+        return torch.nn.functional.pad(self.standardise(log_mel), (0, 0, 0, missing), value=self.padding_value)
 
-    def standardise(self, log_mel: Tensor) -> Tensor:
-        """Standardise raw log-mel energies of any shape, in place: memory traffic is half of the cost.
-
-        Args:
-            log_mel: As from `log_mel_spectrogram`; overwritten.
-
-        Returns:
-            The same tensor.
-
-        Example:
-            >>> AudioPGFeatureExtractor(mean=1.0, std=2.0).standardise(torch.tensor([1.0, 5.0]))
-            tensor([0., 1.])
-        """
-        return log_mel.sub_(self.mean).div_(2.0 * self.std)
-
-    def to_dict(self) -> dict[str, Any]:
-        """The arguments that make an equal extractor, as they are saved in `preprocessor_config.json`."""
-        # The base class leaves out any attribute called `window`: elsewhere it is an array, here it is a name.
-        return {**super().to_dict(), "window": self.window}
+    def _frames_in_patches(self, frames: int) -> int:
+        """Frames in all patches of a recording of so many frames."""
+        patch_size = self.patch_grid["patch_size"]
+        return patch_size * num_time_patches(frames, patch_size, self.patch_grid["shortest_patch"])
 
     def _check_options(
         self,
@@ -269,7 +237,7 @@ class AudioPGFeatureExtractor(SequenceFeatureExtractor):
     ) -> None:
         if sampling_rate is None:
             logger.warning_once(
-                "AudioPGFeatureExtractor was called without `sampling_rate`. Pass it, so that audio of a rate other "
+                f"{type(self).__name__} was called without `sampling_rate`. Pass it, so that audio of a rate other "
                 f"than {self.sampling_rate} Hz is refused rather than misread."
             )
         elif sampling_rate != self.sampling_rate:
@@ -294,6 +262,108 @@ class AudioPGFeatureExtractor(SequenceFeatureExtractor):
                 'truncation=True and padding="max_length" need `max_length`, in samples, and it says nothing without '
                 f"one of them; got truncation={truncation!r}, padding={padding!r} and max_length={max_length!r}."
             )
+
+
+class AudioPGFeatureExtractor(LogMelFeatureExtractor):
+    r"""Turns mono waveforms into `input_values` and `attention_mask` for the AudioPG models.
+
+    Kaldi-compatible log-mel energies (`log_mel_spectrogram`) are standardised as $(x - \mu) / (2 \sigma)$ with one
+    mean and one deviation for all bands, and clips are padded to the longest of the batch, in whole patches. A clip
+    gives the same values in any batch, as an array or as a tensor, on the device that it is on.
+
+    Args:
+        sampling_rate: Rate in Hz of the model's waveforms. Samples are of this rate; files and decoded audio, which
+            say their own, are resampled to it.
+        num_mel_bins: Number of mel bands.
+        patch_size: Frames are padded to a multiple of it.
+        window: `"hann"` or `"hamming"`.
+        mean: Mean of the raw log-mel energies; measured on synthesized clips unless given.
+        std: Their standard deviation.
+        statistics: How `mean` and `std` were measured (preset, seed, number of clips, version of the synthesizer).
+            It changes nothing: it is kept in `preprocessor_config.json` so that the two can be traced.
+        padding_value: Value of padding frames, after standardisation.
+
+    Raises:
+        ValueError: if `window` is unknown, or `mean` and `std` are no finite statistics.
+
+    Example:
+        >>> inputs = AudioPGFeatureExtractor()([np.zeros(16000), np.zeros(8000)], sampling_rate=16000)
+        >>> inputs["input_values"].shape, inputs["attention_mask"].sum(dim=1)
+        (torch.Size([2, 112, 128]), tensor([98, 48]))
+    """
+
+    def __init__(
+        self,
+        sampling_rate: int = 16000,
+        num_mel_bins: int = 128,
+        patch_size: int = 16,
+        window: str = "hann",
+        mean: float = REFERENCE_STATISTICS["mean"],
+        std: float = REFERENCE_STATISTICS["std"],
+        statistics: dict[str, Any] | None = None,
+        padding_value: float = 0.0,
+        **kwargs,
+    ):
+        statistics = _provenance(mean, std) if statistics is None else statistics
+        super().__init__(num_mel_bins, statistics, sampling_rate=sampling_rate, padding_value=padding_value, **kwargs)
+        if window not in WINDOWS:
+            raise ValueError(f"`window` is one of {sorted(WINDOWS)}, and got {window!r}.")
+        if not SMALLEST_STD <= std < math.inf:
+            raise ValueError(
+                f"`std` is a positive standard deviation of log-mel energies, {SMALLEST_STD} or more, and got {std}: "
+                "measure it with training/measure_statistics.py."
+            )
+        if not -math.inf < mean < math.inf:
+            raise ValueError(
+                f"`mean` is the finite mean of log-mel energies, and got {mean}: measure it with "
+                "training/measure_statistics.py."
+            )
+        self.patch_size = patch_size
+        self.window = window
+        self.mean = mean
+        self.std = std
+
+    @property
+    def front_end(self) -> dict[str, Any]:
+        """All that `log_mel` depends on."""
+        options = {"num_mel_bins": self.num_mel_bins, "window": self.window}
+        return {"name": "audiopg", "sampling_rate": self.sampling_rate, **options}
+
+    @property
+    def patch_grid(self) -> PatchGrid:
+        """Patches of `patch_size` frames, any of them real."""
+        return {"sampling_rate": self.sampling_rate, "patch_size": self.patch_size, "shortest_patch": 1}
+
+    @property
+    def raw_padding_value(self) -> float:
+        """The log-mel energy that `padding_value` stands for."""
+        return self.padding_value * 2.0 * self.std + self.mean
+
+    def log_mel(self, waveforms: Tensor) -> Tensor:
+        """`log_mel_spectrogram` with this extractor's options."""
+        return log_mel_spectrogram(
+            waveforms, sampling_rate=self.sampling_rate, num_mel_bins=self.num_mel_bins, window=self.window
+        )
+
+    def standardise(self, log_mel: Tensor) -> Tensor:
+        """Standardise raw log-mel energies of any shape, in place: memory traffic is half of the cost.
+
+        Args:
+            log_mel: As from `log_mel_spectrogram`; overwritten.
+
+        Returns:
+            The same tensor.
+
+        Example:
+            >>> AudioPGFeatureExtractor(mean=1.0, std=2.0).standardise(torch.tensor([1.0, 5.0]))
+            tensor([0., 1.])
+        """
+        return log_mel.sub_(self.mean).div_(2.0 * self.std)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The arguments that make an equal extractor, as they are saved in `preprocessor_config.json`."""
+        # The base class leaves out any attribute called `window`: elsewhere it is an array, here it is a name.
+        return {**super().to_dict(), "window": self.window}
 
 
 def _provenance(mean: float, std: float) -> dict[str, Any]:

@@ -16,7 +16,7 @@ Tensors of ones and zeros called `attention_mask` count frames; boolean tensors 
 A patch is valid when any of its frames is real. Only valid patches are ever seen, attended to, pooled or scored.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Unpack
 
@@ -457,6 +457,27 @@ class AudioPGModel(AudioPGPreTrainedModel):
             ids_restore=ids_restore,
         )
 
+    def time_patch_embeddings(self, inputs: Mapping[str, Tensor], pooling: str = "mean") -> Tensor:
+        """One vector for each time patch, from all of its mel patches: what `embed` and `embed_frames` are made of.
+
+        Args:
+            inputs: As from `AudioPGFeatureExtractor`.
+            pooling: "mean" or "mel", see `EmbeddingOptions`.
+
+        Returns:
+            Shape `(batch, time patches, width)`, float32; those of padding mean nothing.
+
+        Raises:
+            ValueError: as `forward`, or if there is no such pooling.
+
+        Example:
+            >>> model = AudioPGModel(AudioPGConfig.of_size("tiny")).eval()
+            >>> model.time_patch_embeddings({"input_values": torch.randn(2, 64, 128)}, "mel").shape
+            torch.Size([2, 4, 1536])
+        """
+        tokens = self(**inputs, return_dict=True).last_hidden_state
+        return pool_mel_patches(tokens, self.config.num_mel_patches, pooling)
+
     def embed(
         self,
         waveforms: ArrayLike | Sequence[ArrayLike],
@@ -523,12 +544,11 @@ class AudioPGModel(AudioPGPreTrainedModel):
     def _embed(
         self, waveforms: Any, feature_extractor: Any, *, pooling: str = "mean", **windows: Any
     ) -> Iterator[AudioPGFrameEmbeddings]:
-        columns = self.config.num_mel_patches
         was_training = self.training
         self.eval()
         try:
             yield from frame_embeddings(
-                lambda inputs: pool_mel_patches(self(**inputs, return_dict=True).last_hidden_state, columns, pooling),
+                lambda inputs: self.time_patch_embeddings(inputs, pooling),
                 feature_extractor,
                 waveforms,
                 device=self.device,

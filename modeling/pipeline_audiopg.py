@@ -23,7 +23,6 @@ from .embedding_audiopg import (
     merge_windows,
     patch_times,
     plan_windows,
-    pool_mel_patches,
 )
 
 
@@ -109,9 +108,8 @@ class AudioPGFeatureExtractionPipeline(ChunkPipeline):
             yield {"is_last": window is plan[-1], "num_samples": num_samples, **inputs}
 
     def _forward(self, inputs: dict[str, Any], pooling: str = "mean") -> dict[str, Any]:  # type: ignore[override]
-        outputs = self.model(input_values=inputs["input_values"], attention_mask=inputs["attention_mask"])
-        columns = self.model.config.num_mel_patches
-        frames = pool_mel_patches(outputs.last_hidden_state, columns, pooling)
+        values = {name: inputs[name] for name in ("input_values", "attention_mask")}
+        frames = self.model.time_patch_embeddings(values, pooling)
         return {"frames": frames, "num_samples": inputs["num_samples"], "is_last": inputs["is_last"]}
 
     def postprocess(  # type: ignore[override]
@@ -126,20 +124,11 @@ class AudioPGFeatureExtractionPipeline(ChunkPipeline):
         embeddings = merge_windows(plan, [part["frames"][0] for part in parts])
         if not frames:
             return embeddings.mean(dim=0).numpy()
-        times = patch_times(
-            num_samples,
-            sampling_rate=self.feature_extractor.sampling_rate,
-            patch_size=self.feature_extractor.patch_size,
-        )
+        times = patch_times(num_samples, **self.feature_extractor.patch_grid)
         return {"embeddings": embeddings.numpy(), "times": times.numpy()}
 
     def _plan(self, num_samples: int, **windows: Unpack[WindowOptions]) -> list[Window]:
-        return plan_windows(
-            num_samples,
-            sampling_rate=self.feature_extractor.sampling_rate,
-            patch_size=self.feature_extractor.patch_size,
-            **windows,
-        )
+        return plan_windows(num_samples, **self.feature_extractor.patch_grid, **windows)
 
 
 class AudioPGAudioClassificationPipeline(AudioClassificationPipeline):

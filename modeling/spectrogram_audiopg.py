@@ -11,7 +11,7 @@ And a group of neighbouring mel bands reads only the frequency bins that it cove
 import math
 from collections.abc import Callable
 from functools import lru_cache
-from typing import NamedTuple
+from typing import NamedTuple, TypedDict
 
 import torch
 from torch import Tensor
@@ -76,6 +76,30 @@ def samples_spanned(frames: int, sampling_rate: int = 16000) -> int:
         (163760, 1022)
     """
     return (frames - 1) * hop_length(sampling_rate) + frame_length(sampling_rate)
+
+
+class PatchGrid(TypedDict):
+    """How a recording is cut along time: into patches of frames.
+
+    Args:
+        sampling_rate: In Hz.
+        patch_size: Frames of 10 ms in a patch.
+        shortest_patch: Real frames that the last patch of several has at least; with fewer it is left out.
+    """
+
+    sampling_rate: int
+    patch_size: int
+    shortest_patch: int
+
+
+def num_time_patches(frames: int, patch_size: int = 16, shortest_patch: int = 1) -> int:
+    """Patches along time of some frames; the arguments are those of a `PatchGrid`.
+
+    Example:
+        >>> num_time_patches(98), num_time_patches(98, 96, 48), num_time_patches(144, 96, 48)
+        (7, 1, 2)
+    """
+    return max(1, (frames + patch_size - shortest_patch) // patch_size)
 
 
 def hertz_to_mel(frequency: float) -> float:

@@ -16,8 +16,11 @@ from transformers.pipelines import PIPELINE_REGISTRY
 
 from audiopg import moved
 from audiopg.modeling.configuration_audiopg import AudioPGConfig
+from audiopg.modeling.configuration_doppelganger import DoppelgangerConfig
 from audiopg.modeling.feature_extraction_audiopg import AudioPGFeatureExtractor
+from audiopg.modeling.feature_extraction_doppelganger import DoppelgangerFeatureExtractor
 from audiopg.modeling.modeling_audiopg import AudioPGForAudioClassification, AudioPGForPreTraining, AudioPGModel
+from audiopg.modeling.modeling_doppelganger import DoppelgangerModel
 from audiopg.modeling.pipeline_audiopg import AudioPGAudioClassificationPipeline, AudioPGFeatureExtractionPipeline
 
 moved.install()
@@ -32,6 +35,9 @@ __all__ = [
     "AudioPGForAudioClassification",
     "AudioPGForPreTraining",
     "AudioPGModel",
+    "DoppelgangerConfig",
+    "DoppelgangerFeatureExtractor",
+    "DoppelgangerModel",
 ]
 
 AutoConfig.register(AudioPGConfig.model_type, AudioPGConfig)
@@ -39,6 +45,9 @@ AutoFeatureExtractor.register(AudioPGConfig, AudioPGFeatureExtractor)
 AutoModel.register(AudioPGConfig, AudioPGModel)
 AutoModelForPreTraining.register(AudioPGConfig, AudioPGForPreTraining)
 AutoModelForAudioClassification.register(AudioPGConfig, AudioPGForAudioClassification)
+AutoConfig.register(DoppelgangerConfig.model_type, DoppelgangerConfig)
+AutoFeatureExtractor.register(DoppelgangerConfig, DoppelgangerFeatureExtractor)
+AutoModel.register(DoppelgangerConfig, DoppelgangerModel)
 PIPELINE_REGISTRY.register_pipeline(
     "audio-feature-extraction", AudioPGFeatureExtractionPipeline, pt_model=AutoModel, type="audio"
 )
