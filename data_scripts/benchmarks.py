@@ -10,9 +10,11 @@ from pathlib import Path
 from datasets import Dataset
 
 from audiopg.data_scripts.cells import Part
+from audiopg.data_scripts.hear_tasks import HEAR_TASKS, METADATA, is_hear_task, load_hear_task
 from audiopg.data_scripts.labelled_audio import find_audio, identify, labelled_dataset, some
 from audiopg.data_scripts.recorded_files import recordings_by_class, warn_of_passed_over
 from audiopg.data_scripts.tables import read_table
+from audiopg.data_scripts.voice_emotions import OFFICIAL_TOTALS, load_crema_d, load_vivae
 
 OFFICIAL_SIZES: dict[str, tuple[int, Mapping[Part, int]]] = {
     "ESC-50": (50, dict.fromkeys(range(1, 6), 400)),
@@ -25,6 +27,9 @@ OFFICIAL_SIZES: dict[str, tuple[int, Mapping[Part, int]]] = {
     "FSD50K": (200, {"train": 36796, "validation": 4170, "test": 10231}),
 }
 """Classes of the official data sets, and clips in each fold or split."""
+
+OFFICIAL_NAMES = {*OFFICIAL_SIZES, *OFFICIAL_TOTALS, *(name for name, *_ in HEAR_TASKS.values())}
+"""What complete benchmarks are called, and nothing else."""
 
 
 def load_esc50(folder: str | Path, *, only_esc10: bool = False) -> Dataset:
@@ -203,8 +208,12 @@ BENCHMARKS: dict[str, Callable[[str | Path], Dataset]] = {
     "urbansound8k": load_urbansound8k,
     "speech_commands": load_speech_commands,
     "fsd50k": load_fsd50k,
+    "vivae": load_vivae,
+    "crema_d": load_crema_d,
+    **dict.fromkeys(("nsynth_pitch", "vocal_imitation", "libricount", "hear"), load_hear_task),
 }
-"""Loaders by name."""
+"""Loaders by name. A folder of HEAR's is read as such whatever the name, which says what task it must be; `hear` is
+any of its tasks."""
 
 _LANDMARKS = {
     "meta/esc50.csv": "esc50",
@@ -213,6 +222,10 @@ _LANDMARKS = {
     "UrbanSound8K.csv": "urbansound8k",
     "testing_list.txt": "speech_commands",
     "FSD50K.ground_truth": "fsd50k",
+    METADATA: "hear",
+    "full_set": "vivae",
+    "core_set": "vivae",
+    "AudioWAV": "crema_d",
 }
 
 
@@ -232,14 +245,15 @@ def load_benchmark(name: str, folder: str | Path) -> Dataset:
         As its loader does.
 
     Raises:
-        ValueError: if the name is unknown, or "auto" finds no benchmark.
+        ValueError: if the name is unknown, "auto" finds no benchmark, or the folder is that of another task of HEAR.
         FileNotFoundError: as its loader does.
 
     Example:
         >>> load_benchmark("esc5", ".")
         Traceback (most recent call last):
         ...
-        ValueError: `name` is auto, esc50, esc10, urbansound8k, speech_commands or fsd50k, and got 'esc5'.
+        ValueError: `name` is auto, esc50, esc10, urbansound8k, speech_commands, fsd50k, vivae, crema_d, \
+nsynth_pitch, vocal_imitation, libricount or hear, and got 'esc5'.
     """
     if name == "auto":
         found = detect_benchmark(folder)
@@ -252,6 +266,8 @@ def load_benchmark(name: str, folder: str | Path) -> Dataset:
     if name not in BENCHMARKS:
         *names, last = BENCHMARKS
         raise ValueError(f"`name` is auto, {', '.join(names)} or {last}, and got {name!r}.")
+    if is_hear_task(folder):
+        return load_hear_task(folder, None if name == "hear" else name)
     return BENCHMARKS[name](folder)
 
 

@@ -138,6 +138,30 @@ def identify(
     for official_name, size in official.items():
         if (num_classes, counts) == (size[0], dict(size[1])):
             return official_name
+    return _part_of(name, num_classes, counts)
+
+
+def identify_by_total(name: str, num_classes: int, parts: Sequence[Part], official: tuple[int, int, int]) -> str:
+    """As `identify`, for a benchmark whose parts are of sizes that are not known.
+
+    Args:
+        name: The benchmark whose layout the folder has.
+        num_classes: How many classes it has.
+        parts: Fold or split of each clip.
+        official: The benchmark's number of classes, of clips, and of folds or splits.
+
+    Returns:
+        `name`, or "part of" it.
+
+    Example:
+        >>> identify_by_total("two", 2, [1, 2, 2], (2, 3, 2))
+        'two'
+    """
+    whole = (num_classes, len(parts), len(set(parts))) == official
+    return name if whole else _part_of(name, num_classes, dict(Counter(parts)))
+
+
+def _part_of(name: str, num_classes: int, counts: Mapping[Part, int]) -> str:
     what = f"{len(counts)} folds" if all(isinstance(part, int) for part in counts) else f"splits of {counts}"
     logger.warning(
         "This is a part of %s: %d clips, %d classes, %s. Its results do not compare with published ones.",

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from datasets import Audio, Dataset, DatasetDict, concatenate_datasets, load_from_disk
 
-from audiopg.data_scripts.benchmarks import OFFICIAL_SIZES, detect_benchmark, load_benchmark
+from audiopg.data_scripts.benchmarks import OFFICIAL_NAMES, detect_benchmark, load_benchmark
 from audiopg.data_scripts.cells import (
     SPLITS,
     Part,
@@ -432,7 +432,7 @@ def _check_labels(clips: _Clips) -> None:
 
 def _build(name: str, clips: _Clips) -> Dataset:
     """From names of labels to labels, and parts where there are none."""
-    if name in OFFICIAL_SIZES:
+    if name in OFFICIAL_NAMES:
         logger.warning("This is called %s, and is not in its layout: it is taken for a part of it.", name)
         name = f"part of {name}"  # the name alone would claim a place among published results
     _check_labels(clips)

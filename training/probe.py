@@ -1,6 +1,6 @@
 """What frozen features are worth: classes by linear, neighbour and attentive probes.
 
-    python training/probe.py CHECKPOINT --data_dir FOLDER [--probe neighbours|attentive] [--layers all|0 4 ...]
+    python training/probe.py CHECKPOINT --data_dir FOLDER [--probe linear neighbours attentive] [--layers all|0 4 ...]
 
 compares three kinds of features on labelled recordings, whatever `training/finetune.py` takes: the log-mel itself, a
 random encoder of the same architecture, and the pre-trained one; of the encoders the output and, if asked for, any of
@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         report = probe_encoder(
             model,
             batches,
-            probe=options.probe,
+            probes=options.probe,
             layers=_layer_numbers(options.layers, model.config.num_hidden_layers),
             batch_size=options.batch_size,
             device=options.device,
@@ -58,7 +58,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("checkpoint", help="folder or Hub name; any AutoModel on spectrograms")
     add_data_options(parser)
-    parser.add_argument("--probe", choices=PROBES, default="linear", help="what reads the frozen features")
+    parser.add_argument(
+        "--probe", nargs="+", choices=PROBES, default=["linear"], help="what reads the frozen features: one or several"
+    )
     parser.add_argument("--layers", nargs="+", default=[], help="layers to probe beside the output: numbers, or all")
     parser.add_argument("--output", type=Path, help="JSON file for the results")
     parser.add_argument("--batch_size", type=int, default=16, help="clips at a time in the encoders")

@@ -4,12 +4,13 @@ Every probe has one setting, which is chosen among the clips of a round that are
 test clips are scored once. The log-mel without any encoder, and a random encoder, are probed beside.
 """
 
+import itertools
 import math
 import time
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -25,7 +26,7 @@ from transformers import PreTrainedModel
 from audiopg.training.evaluation.attentive import WEIGHT_DECAYS, prepare_attentive
 from audiopg.training.evaluation.protocols import Round, describe_protocol, inner_rounds, rounds_of
 from audiopg.training.evaluation.results import FROZEN, row_of
-from audiopg.training.evaluation.scores import score
+from audiopg.training.evaluation.scores import bootstrap_interval, chroma_accuracy, pitches_of, score
 from audiopg.training.features.batches import Batches
 from audiopg.training.features.cache import FeatureCache
 from audiopg.training.features.embeddings import (
@@ -198,10 +199,18 @@ PROBES = {
 """By their names on the command line."""
 
 
+class Outcome(NamedTuple):
+    """What came of a round: the score (see `scores.score`), the setting, and the scores of the test clips by class."""
+
+    score: float
+    setting: float
+    logits: np.ndarray
+
+
 def probe_round(
     probe: Probe, features: Any, cache: FeatureCache, one: Round, device: str | torch.device = "cpu"
-) -> tuple[float, float]:
-    """Score of a probe on the test clips of a round, with the setting that is best within its other clips.
+) -> Outcome:
+    """A probe on the test clips of a round, with the setting that is best within its other clips.
 
     Args:
         probe: Which.
@@ -211,7 +220,7 @@ def probe_round(
         device: Where the attentive probe is trained.
 
     Returns:
-        The score (see `scores.score`) and the setting.
+        The score, the setting, and the logits `(test clips, classes)`.
     """
     labels, num_classes = cache.labels.numpy(), len(cache.class_names)
 
@@ -229,12 +238,12 @@ def probe_round(
             for setting in settings:
                 found[setting].append(score(fit(setting)(_taken(features, held_out)), labels[held_out]))
         chosen = max(settings, key=lambda setting: math.fsum(found[setting]))  # the first of equals
-        predict = prepared([*one.train, *one.validation])(chosen)
-        return score(predict(_taken(features, one.test)), labels[one.test]), chosen
+        logits = prepared([*one.train, *one.validation])(chosen)(_taken(features, one.test))
+        return Outcome(score(logits, labels[one.test]), chosen, logits)
 
 
 def probe_features(
-    name: str, features: Any, cache: FeatureCache, rounds: Iterable[Round], device: str | torch.device = "cpu"
+    name: str, features: Any, cache: FeatureCache, rounds: Sequence[Round], device: str | torch.device = "cpu"
 ) -> dict[str, Any]:
     """A row of results of a probe: its score in every round.
 
@@ -246,17 +255,29 @@ def probe_features(
         device: As for `probe_round`.
 
     Returns:
-        As from `row_of`, and `settings`, as chosen in each round.
+        As from `row_of`, and `settings`, as chosen in each round. Of a single round whose clips have one label each,
+        `low` and `high` are those of `bootstrap_interval`; where the classes are pitches, `chroma` has the chroma
+        accuracy of each round.
     """
     found = [probe_round(PROBES[name], features, cache, one, device) for one in rounds]
-    return {**row_of([value for value, _ in found]), "settings": [setting for _, setting in found]}
+    row = {**row_of([tested.score for tested in found]), "settings": [tested.setting for tested in found]}
+    if cache.multi_label:
+        return row
+    labels, pitches = cache.labels.numpy(), pitches_of(cache.class_names)
+    pairs = [(tested.logits.argmax(axis=1), labels[one.test]) for tested, one in zip(found, rounds, strict=True)]
+    if len(pairs) == 1:
+        [(predicted, true)] = pairs
+        row["low"], row["high"] = bootstrap_interval(predicted == true)
+    if pitches is not None:
+        row["chroma"] = [chroma_accuracy(pitches[predicted], pitches[true]) for predicted, true in pairs]
+    return row
 
 
 def probe_encoder(
     model: PreTrainedModel,
     batches: Batches,
     *,
-    probe: str = "linear",
+    probes: Sequence[str] = ("linear",),
     layers: Sequence[int] = (),
     batch_size: int = 16,
     device: str | torch.device = "cpu",
@@ -267,33 +288,33 @@ def probe_encoder(
     Args:
         model: Any `AutoModel` on spectrograms.
         batches: The data set, for the checkpoint's feature extractor.
-        probe: `"linear"` and `"neighbours"` read the mean over a clip and, where a model's tokens are a grid, the mean
-            over time with the mel rows apart (of the log-mel, mean and deviation); `"attentive"` reads the tokens (of
-            the log-mel, the frames).
+        probes: One or several. `"linear"` and `"neighbours"` read the mean over a clip and, where a model's tokens
+            are a grid, the mean over time with the mel rows apart (of the log-mel, mean and deviation); `"attentive"`
+            reads the tokens (of the log-mel, the frames). Rows of all but the first say whose they are.
         layers: Layers of both encoders to probe as well, numbered as in `embed`.
         batch_size: Clips at a time in the encoders.
         device: Where the encoders and the attentive probe run; the other probes run on the CPU.
         seed: Of the random encoder's weights.
 
     Returns:
-        `dataset`, `protocol`, `metric`, `num_clips`, `num_classes`, `probe`, `seed`, `results` (by features, what
-        `probe_features` returns) and `seconds` (by step, wall-clock).
+        `dataset`, `protocol`, `metric`, `num_clips`, `num_classes`, `probe` (the first), `seed`, `results` (by
+        features, what `probe_features` returns) and `seconds` (by step, wall-clock).
 
     Raises:
         ValueError: if there is no such probe, or the model has no such layer or no tokens to give.
     """
-    if probe not in PROBES:
-        raise ValueError(f"`probe` is one of {list(PROBES)}, and got {probe!r}.")
-    cache, reads_tokens = batches.cache, PROBES[probe].reads_tokens
+    if not probes or not set(probes) <= set(PROBES):
+        raise ValueError(f"`probes` are some of {list(PROBES)}, and got {list(probes)}.")
+    cache = batches.cache
     rounds, clips = rounds_of(cache), range(len(cache))
     options: dict[str, Any] = {"layers": layers, "batch_size": batch_size, "device": device}
 
-    def of_log_mel() -> dict[str, Any]:
+    def of_log_mel(reads_tokens: bool) -> dict[str, Any]:
         if reads_tokens:
-            return {"": [frames.half() for frames in batches.spectrograms(clips)]}
-        return {"": log_mel_statistics(cache.clip_frames(clip) for clip in clips)}
+            return {"log-mel frames": [frames.half() for frames in batches.spectrograms(clips)]}
+        return {LOG_MEL: log_mel_statistics(cache.clip_frames(clip) for clip in clips)}
 
-    def of_encoder(encoder: PreTrainedModel) -> dict[str, Any]:
+    def of_encoder(encoder: PreTrainedModel, reads_tokens: bool) -> dict[str, Any]:
         inputs = encoder, batches.feature_extractor, batches.spectrograms(clips)
         if reads_tokens:
             return {_layer(layer): tokens for layer, tokens in embed_tokens(*inputs, **options).items()}
@@ -305,28 +326,31 @@ def probe_encoder(
             features[f"{_layer(layer)}, mel rows apart"] = rows
         return features
 
-    sources: dict[str, Callable[[], dict[str, Any]]] = {
-        "log-mel frames" if reads_tokens else LOG_MEL: of_log_mel,
-        f"random encoder (seed {seed})": lambda: of_encoder(random_encoder(model, seed)),
-        FROZEN: lambda: of_encoder(model),
+    sources: dict[str, Callable[[bool], dict[str, Any]]] = {
+        "": of_log_mel,
+        f"random encoder (seed {seed})": lambda tokens: of_encoder(random_encoder(model, seed), tokens),
+        FROZEN: lambda tokens: of_encoder(model, tokens),
     }
     seconds: dict[str, float] = {}
     results = {}
     for source, features_of in sources.items():
-        started = time.perf_counter()
-        found = features_of()
-        seconds[f"features: {source}"] = time.perf_counter() - started
-        for which, features in found.items():
+        for tokens in dict.fromkeys(PROBES[probe].reads_tokens for probe in probes):
             started = time.perf_counter()
-            results[source + which] = probe_features(probe, features, cache, rounds, device)
-            seconds[f"probe: {source}{which}"] = time.perf_counter() - started
+            found = features_of(tokens)
+            seconds[f"features: {source or next(iter(found))}"] = time.perf_counter() - started
+            readers = [probe for probe in dict.fromkeys(probes) if PROBES[probe].reads_tokens == tokens]
+            for (which, features), probe in itertools.product(found.items(), readers):
+                started = time.perf_counter()
+                row = f"{source}{which}" + ("" if probe == probes[0] else f", {probe} probe")
+                results[row] = probe_features(probe, features, cache, rounds, device)
+                seconds[f"probe: {row}"] = time.perf_counter() - started
     return {
         "dataset": cache.dataset_name,
         "protocol": describe_protocol(cache),
         "metric": cache.metric,
         "num_clips": len(cache),
         "num_classes": len(cache.class_names),
-        "probe": probe,
+        "probe": probes[0],
         "seed": seed,
         "results": results,
         "seconds": {step: round(value, 3) for step, value in seconds.items()},

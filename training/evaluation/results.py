@@ -35,7 +35,7 @@ def format_rows(head: str, rows: Mapping[str, Mapping[str, Any]]) -> str:
 
     Args:
         head: What the table is of.
-        rows: By name, as from `row_of`.
+        rows: By name, as from `row_of`; some have `chroma` too, a score per round.
 
     Returns:
         The table.
@@ -46,13 +46,17 @@ def format_rows(head: str, rows: Mapping[str, Mapping[str, Any]]) -> str:
         |---|---|---|---|---|
         | x | 62.50 | 17.68 | -96.3 to 221.3 | 50.0 75.0 |
     """
-    lines = [f"| {markdown(head)} in % | mean | std | 95 % interval | each |", "|---|---|---|---|---|"]
+    with_chroma = any("chroma" in row for row in rows.values())
+    lines = [
+        f"| {markdown(head)} in % | mean | std | 95 % interval | each |{' chroma |' if with_chroma else ''}",
+        "|---|---|---|---|---|" + ("---|" if with_chroma else ""),
+    ]
     for name, row in rows.items():
         each = " ".join(f"{100 * value:.1f}" for value in row["scores"])
-        spread = ("", "")
-        if row["std"] is not None:
-            spread = (f"{100 * row['std']:.2f}", f"{100 * row['low']:.1f} to {100 * row['high']:.1f}")
-        lines.append(f"| {markdown(name)} | {100 * row['mean']:.2f} | {spread[0]} | {spread[1]} | {each} |")
+        std = "" if row["std"] is None else f"{100 * row['std']:.2f}"
+        interval = "" if row["low"] is None else f"{100 * row['low']:.1f} to {100 * row['high']:.1f}"
+        chroma = f" {100 * sum(row['chroma']) / len(row['chroma']):.2f} |" if "chroma" in row else ""
+        lines.append(f"| {markdown(name)} | {100 * row['mean']:.2f} | {std} | {interval} | {each} |{chroma}")
     return "\n".join(lines)
 
 
@@ -60,7 +64,8 @@ def format_results(results: Mapping[str, Any]) -> str:
     """What `probe.py` or `finetune.py` found, as a Markdown table.
 
     Args:
-        results: With `dataset`, `metric`, `results` (rows by name) and, of `probe.py`, `probe`.
+        results: With `dataset`, `metric`, `results` (rows by name) and, of `probe.py`, `probe`, whose the rows are
+            that name no other.
 
     Returns:
         The table.

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from scipy import stats
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.model_selection import GridSearchCV, PredefinedSplit
 from sklearn.pipeline import make_pipeline
@@ -331,7 +332,7 @@ def test_another_s_model_on_official_splits_with_several_labels_from_a_file_of_f
 @pytest.mark.parametrize("choice", ["neighbours", "attentive"])
 def test_other_probes_and_layers_have_the_same_controls(choice, tmp_path, model):
     batches = batches_of(write_benchmark(tmp_path / "esc50"))
-    report = probe_encoder(model, batches, probe=choice, layers=[0, 1])
+    report = probe_encoder(model, batches, probes=[choice], layers=[0, 1])
     log_mel = "log-mel frames" if choice == "attentive" else "log-mel mean and deviation"
     encoders = ["random encoder (seed 0)", "pre-trained encoder"]
     poolings = [""] if choice == "attentive" else ["", ", mel rows apart"]
@@ -341,9 +342,71 @@ def test_other_probes_and_layers_have_the_same_controls(choice, tmp_path, model)
     assert f"| part of ESC-50, {choice} probe, accuracy in % |" in format_results(report)
 
 
+def test_several_probes_read_the_same_features_and_give_what_each_gives_alone(tmp_path, model):
+    batches = batches_of(write_benchmark(tmp_path / "esc50"))
+    names = ("neighbours", "linear", "attentive")
+    together = probe_encoder(model, batches, probes=names)
+    rows = {}
+    for name in names:
+        alone = probe_encoder(model, batches, probes=[name])["results"]
+        rows |= {row if name == "neighbours" else f"{row}, {name} probe": found for row, found in alone.items()}
+    assert together["results"] == rows
+    assert together["probe"] == "neighbours"
+    assert "| pre-trained encoder, linear probe | " in format_results(together)
+
+
+def test_a_single_test_has_the_interval_of_a_bootstrap_over_its_clips():
+    features, labels, _ = clusters()
+    parts = (["train"] * 3 + ["validation", "test"]) * 40
+    cache = data_of(labels, parts)
+    row = probe_features("linear", features, cache, rounds_of(cache))
+    tested = np.array(parts) == "test"
+    right = round(row["mean"] * tested.sum())
+    assert (row["low"], row["high"]) == pytest.approx(
+        tuple(stats.binom.ppf([0.025, 0.975], tested.sum(), right / tested.sum()) / tested.sum())
+    )
+    assert row["low"] < row["mean"] < row["high"]
+    assert row["std"] is None
+    assert f"| {100 * row['low']:.1f} to {100 * row['high']:.1f} |" in format_results(
+        {"dataset": "toy", "metric": "accuracy", "results": {"x": row}}
+    )
+
+
+def test_a_task_of_pitch_and_one_of_mean_average_precision_go_through_the_command(tmp_path, capsys):
+    torch.manual_seed(0)
+    AudioPGForPreTraining(AudioPGConfig(**SMALL)).save_pretrained(tmp_path / "checkpoint")
+    AudioPGFeatureExtractor().save_pretrained(tmp_path / "checkpoint")
+    tasks = {
+        "nsynth_pitch": {"evaluation": ["pitch_acc", "chroma_acc"], "parts": ("train", "valid", "test")},
+        "vocal_imitation": {"evaluation": ["mAP", "top1_acc"], "parts": ("fold00", "fold01", "fold02")},
+    }
+    for name, task in tasks.items():
+        folder, notes = tmp_path / name, (60, 63, 72)
+        folder.mkdir()
+        facts = {"task_name": name, "embedding_type": "scene", "prediction_type": "multiclass"}
+        (folder / "task_metadata.json").write_text(json.dumps(facts | {"evaluation": task["evaluation"]}))
+        (folder / "labelvocabulary.csv").write_text("idx,label\n0,60\n1,63\n2,72\n")
+        for part in task["parts"]:
+            (folder / "16000" / part).mkdir(parents=True)
+            labels = {f"{part}-{take}-{note}.wav": [note] for take in range(3) for note in notes}
+            (folder / f"{part}.json").write_text(json.dumps(labels))
+            for take, (file, [note]) in enumerate(labels.items()):
+                time = np.arange(4000 + 40 * take) / 16000
+                tone = 0.4 * np.sin(2 * np.pi * 440 * 2 ** ((note - 69) / 12) * time)
+                soundfile.write(folder / "16000" / part / file, tone, 16000)
+        main([str(tmp_path / "checkpoint"), "--data_dir", str(folder), "--benchmark", name, "--device", "cpu"])
+        table = capsys.readouterr().out.splitlines()
+        if name == "nsynth_pitch":
+            assert table[0].endswith("accuracy in % | mean | std | 95 % interval | each | chroma |")
+            assert all(float(line.split(" | ")[5].strip(" |")) >= float(line.split(" | ")[1]) for line in table[2:])
+        else:
+            assert "macro average precision in %" in table[0]
+            assert table[2].startswith("| log-mel mean and deviation | 100.00 |")
+
+
 def test_a_probe_that_does_not_exist_is_refused(tmp_path, model):
-    with pytest.raises(ValueError, match="`probe` is one of"):
-        probe_encoder(model, batches_of(write_benchmark(tmp_path / "esc50")), probe="quadratic")
+    with pytest.raises(ValueError, match="`probes` are some of"):
+        probe_encoder(model, batches_of(write_benchmark(tmp_path / "esc50")), probes=["quadratic"])
 
 
 def test_log_mel_statistics_reach_their_known_accuracy_on_real_recordings():

@@ -10,7 +10,15 @@ from scipy import stats
 from sklearn.metrics import accuracy_score, average_precision_score
 
 from audiopg.training.evaluation.metrics import METRICS
-from audiopg.training.evaluation.scores import accuracy, macro_average_precision, mean_and_interval, score
+from audiopg.training.evaluation.scores import (
+    accuracy,
+    bootstrap_interval,
+    chroma_accuracy,
+    macro_average_precision,
+    mean_and_interval,
+    pitches_of,
+    score,
+)
 
 
 def tied_scores(num_clips=60, num_classes=5):
@@ -97,3 +105,26 @@ def test_shapes_that_do_not_fit_are_refused():
         macro_average_precision(np.zeros((3, 2)), np.zeros((3, 1)))
     with pytest.raises(ValueError, match="needs a positive clip"):
         macro_average_precision(np.zeros((3, 2)), np.zeros((3, 2)))
+
+
+def test_the_bootstrap_is_scipy_s_with_ever_more_resamples():
+    correct = np.random.default_rng(0).random(80) < 0.7
+    drawn = stats.bootstrap(
+        (correct.astype(float),), np.mean, n_resamples=20000, method="percentile", rng=np.random.default_rng(1)
+    ).confidence_interval
+    assert bootstrap_interval(correct) == pytest.approx(drawn, abs=1 / 80)
+    assert bootstrap_interval(np.ones(5, dtype=bool)) == (1.0, 1.0)
+
+
+def test_chroma_forgives_octaves_alone():
+    true = np.random.default_rng(0).integers(21, 109, 200)
+    assert chroma_accuracy(np.where(true < 97, true + 12, true - 12), true) == 1.0
+    assert chroma_accuracy(true + 7, true) == 0.0
+    guessed = np.random.default_rng(1).permutation(true)
+    expected = np.mean([a % 12 == b % 12 for a, b in zip(guessed, true, strict=True)])
+    assert chroma_accuracy(guessed, true) == expected > accuracy(guessed, true)
+
+
+def test_classes_are_pitches_only_if_all_are():
+    assert pitches_of(["MIDI 61", "MIDI 21"]).tolist() == [61, 21]
+    assert pitches_of(["MIDI 61", "60"]) is None
