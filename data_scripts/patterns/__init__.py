@@ -1,1 +1,60 @@
 """Images that no camera took: sets of synthetic patterns, each image a function of (set, seed, index)."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from types import MappingProxyType
+from typing import Any
+
+from audiopg.data_scripts.patterns.closed_form import CLOSED_FORM
+from audiopg.data_scripts.patterns.dead_leaves import DEAD_LEAVES
+from audiopg.data_scripts.patterns.pattern_set import SIZE, Drawing, PatternSet
+from audiopg.data_scripts.patterns.statistical import STATISTICAL
+from audiopg.data_scripts.patterns.time_frequency import TIME_FREQUENCY
+from audiopg.data_scripts.synthesis import with_overrides
+
+__all__ = ["PATTERNS", "SIZE", "Drawing", "PatternSet", "get_patterns"]
+
+PATTERNS: Mapping[str, PatternSet] = MappingProxyType(
+    {
+        patterns.name: patterns
+        for patterns in (
+            # A tuple of sets from each file; the order is that of sheets and tables.
+            *DEAD_LEAVES,
+            *STATISTICAL,
+            *CLOSED_FORM,
+            *TIME_FREQUENCY,
+        )
+    }
+)
+"""All sets by name."""
+
+
+def get_patterns(patterns: str | PatternSet, **overrides: Any) -> PatternSet:
+    """A set of images by name, any of its ranges overridden by name.
+
+    Args:
+        patterns: A name out of `PATTERNS`, or a set to vary further.
+        overrides: `(low, high)` or one number for a `Range`, the list of values for a `Choice`.
+
+    Returns:
+        A set that records its overrides.
+
+    Raises:
+        ValueError: for an unknown set or range, a reversed or impossible range.
+
+    Example:
+        >>> smooth = get_patterns("power_law", exponent=(2, 3))
+        >>> smooth.images(seed=0, indices=[7], size=32).shape, dict(smooth.overrides)
+        (torch.Size([1, 3, 32, 32]), {'exponent': (2, 3)})
+    """
+    if isinstance(patterns, str):
+        if patterns not in PATTERNS:
+            raise ValueError(f"Sets of patterns are {', '.join(PATTERNS)}; got {patterns!r}.")
+        patterns = PATTERNS[patterns]
+    unknown = [name for name in overrides if name not in patterns.ranges]
+    if unknown:
+        raise ValueError(f"{patterns.name} has the ranges {', '.join(patterns.ranges)}; got {', '.join(unknown)}.")
+    ranges = with_overrides(patterns.ranges, overrides)
+    for name, distribution in ranges.items():
+        distribution.validate(f"{patterns.name}: {name}")
+    return replace(patterns, ranges=ranges, overrides={**patterns.overrides, **overrides})

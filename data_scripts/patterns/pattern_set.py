@@ -13,10 +13,13 @@ import torch
 from torch import Tensor
 
 from audiopg.data_scripts.counter_random import normal, random_bits, uniform
-from audiopg.data_scripts.synthesis import Choice, Range
+from audiopg.data_scripts.synthesis import Choice, Range, validated_indices
 
 SIZE = 224
 """Side of an image in pixels where nothing else is asked for: that of ImageNet's models."""
+
+SMALLEST = 32
+"""Smallest side in pixels: below it most sets have nothing to show."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,7 @@ class PatternSet:
         labels: From what is asked for to classes from 0 on, int64, shape `(batch,)`; None for a set without classes.
         num_classes: How many there are.
         class_name: What a class is: fractal, atom, program.
+        overrides: Which ranges differ from those of the set of that name, see `get_patterns`.
     """
 
     name: str
@@ -91,12 +95,15 @@ class PatternSet:
         Args:
             seed: Any integer of 64 bits.
             indices: Whole numbers from 0 on.
-            size: Side of an image in pixels.
+            size: Side of an image in pixels, 32 or more.
             device: Where to make them.
+
+        Raises:
+            ValueError: for a size that is no whole number from 32 on, no indices, or negative ones.
         """
-        if not isinstance(indices, Tensor):
-            indices = torch.tensor(list(indices), dtype=torch.int64)
-        return Drawing(seed, indices.to(device), size, self.ranges)
+        if not isinstance(size, int) or size < SMALLEST:
+            raise ValueError(f"{self.name}: size is a whole number of pixels, {SMALLEST} or more, got {size!r}.")
+        return Drawing(seed, validated_indices(indices, "image").to(device), size, self.ranges)
 
     def images(
         self, seed: int, indices: Tensor | Iterable[int], size: int = SIZE, device: torch.device | str = "cpu"
@@ -105,5 +112,23 @@ class PatternSet:
 
         Returns:
             In [0, 1], float32, shape `(batch, 3, size, size)`.
+
+        Raises:
+            ValueError: as `drawing`.
         """
         return self.make(self.drawing(seed, indices, size, device))
+
+    def classes(self, seed: int, indices: Tensor | Iterable[int], device: torch.device | str = "cpu") -> Tensor:
+        """Which class each of the images is of; arguments as of `drawing`.
+
+        Returns:
+            From 0 to `num_classes` - 1, int64, shape `(batch,)`.
+
+        Raises:
+            ValueError: if this set has no classes, or as `drawing`.
+        """
+        if self.labels is None:
+            raise ValueError(
+                f"{self.name} has no classes; choose a set that has (its num_classes is above 0), or train without."
+            )
+        return self.labels(self.drawing(seed, indices, device=device))

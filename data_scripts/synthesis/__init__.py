@@ -11,6 +11,8 @@ from audiopg.data_scripts.synthesis.parameters import (
     draw,
     draw_doubles,
     get_preset,
+    validated_indices,
+    with_overrides,
 )
 from audiopg.data_scripts.synthesis.synthesizer import render, render_components, signal_to_noise_ratio
 
@@ -28,4 +30,6 @@ __all__ = [
     "render",
     "render_components",
     "signal_to_noise_ratio",
+    "validated_indices",
+    "with_overrides",
 ]

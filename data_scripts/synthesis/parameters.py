@@ -112,10 +112,10 @@ class Choice:
 
     def sample(self, unit_uniform: Tensor) -> Tensor:
         """Map uniform numbers in [0, 1) to the values: float64, or int64 positions for names."""
-        chosen = (unit_uniform * len(self.values)).to(torch.int64)
+        chosen, device = (unit_uniform * len(self.values)).to(torch.int64), unit_uniform.device
         if self.names:
-            return torch.tensor([self.names.index(value) for value in self.values])[chosen]
-        return torch.tensor(self.values, dtype=torch.float64)[chosen]
+            return torch.tensor([self.names.index(value) for value in self.values], device=device)[chosen]
+        return torch.tensor(self.values, dtype=torch.float64, device=device)[chosen]
 
 
 @dataclass(frozen=True)
@@ -238,7 +238,23 @@ def _overridden(name: str, distribution: Range | Choice, value: object) -> Range
     return replace(distribution, low=values[0], high=values[-1])
 
 
-def _with_overrides(ranges: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+def with_overrides(ranges: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """Ranges, some of them with new values.
+
+    Args:
+        ranges: By name.
+        overrides: By name: `(low, high)` or one number for a `Range`, one value or a list of them for a `Choice`.
+
+    Returns:
+        All of `ranges`, in their order; they are not validated.
+
+    Raises:
+        ValueError: for what is neither a number nor two.
+
+    Example:
+        >>> with_overrides({"f0": Range(50.0, 2000.0, "Hz", "fundamental frequency")}, {"f0": 440})["f0"].high
+        440
+    """
     return {
         name: _overridden(name, distribution, overrides[name]) if name in overrides else distribution
         for name, distribution in ranges.items()
@@ -247,16 +263,16 @@ def _with_overrides(ranges: Mapping[str, Any], overrides: Mapping[str, Any]) -> 
 
 def _built_in_presets() -> dict[str, Preset]:
     ranges = _reference_ranges()
-    undamped = _with_overrides(ranges, {"damping_probability": 0.0, "noise_gain": 0.0})
+    undamped = with_overrides(ranges, {"damping_probability": 0.0, "noise_gain": 0.0})
     one_event = {"num_events": 1, "event_length": _MAX_DURATION, "transient_probability": 0.0}
-    steady = _with_overrides(undamped, one_event)
+    steady = with_overrides(undamped, one_event)
     one_partial = {"num_partials": 1, "partial_rolloff": 0.0, "partial_gain": 1.0, "partial_detuning": 1.0}
     presets = (
         Preset("reference", "The research code as it is: shared source, aliasing and all.", ranges),
         Preset(
             "audiopg",
             "Equation 2 of the paper: every event has its own source and level, and sources are band-limited.",
-            _with_overrides(ranges, {"amplitude": (0.25, 1.0)}),
+            with_overrides(ranges, {"amplitude": (0.25, 1.0)}),
             shared_source=False,
             band_limited=True,
             clipped_by_damping=False,
@@ -264,7 +280,7 @@ def _built_in_presets() -> dict[str, Preset]:
         Preset(
             "sine",
             "Ablation 1: one steady sine, of any frequency and phase.",
-            _with_overrides(steady, {**one_partial, "mode": "harmonic"}),
+            with_overrides(steady, {**one_partial, "mode": "harmonic"}),
             enveloped=False,
         ),
         Preset(
@@ -311,7 +327,7 @@ def get_preset(preset: str | Preset, **overrides: Any) -> Preset:
         raise ValueError(f"A preset has the parameters {known}; got {', '.join(unknown)}.")
     varied = replace(
         preset,
-        ranges=_with_overrides(preset.ranges, overrides),
+        ranges=with_overrides(preset.ranges, overrides),
         duration=overrides.get("duration", preset.duration),
         sampling_rate=overrides.get("sampling_rate", preset.sampling_rate),
         overrides={**preset.overrides, **overrides},
@@ -364,16 +380,25 @@ class Parameters(Mapping[str, Tensor]):
         return torch.arange(self["f0"].shape[1]) < self["num_events"][:, None]
 
 
-def _validated_indices(indices: Tensor | Iterable[int] | int) -> Tensor:
+def validated_indices(indices: Tensor | Iterable[int] | int, what: str = "clip") -> Tensor:
+    """Indices as int64 on the CPU, shape `(batch,)`; errors call what they count `what`.
+
+    Raises:
+        ValueError: if there are none, or they are not whole numbers from 0 on.
+
+    Example:
+        >>> validated_indices(range(3))
+        tensor([0, 1, 2])
+    """
     if isinstance(indices, Iterable) and not hasattr(indices, "__array__"):
         indices = list(indices)
     indices = torch.as_tensor(indices, device="cpu").reshape(-1)
     if indices.numel() == 0:
-        raise ValueError("A batch has at least one clip, got no indices.")
+        raise ValueError(f"A batch has at least one {what}, got no indices.")
     if indices.is_floating_point() or indices.is_complex() or indices.dtype == torch.bool:
-        raise ValueError(f"Clip indices are whole numbers, got {indices.dtype}; convert them to int64.")
+        raise ValueError(f"{what.capitalize()} indices are whole numbers, got {indices.dtype}; convert them to int64.")
     if int(indices.min()) < 0:
-        raise ValueError(f"Clip indices count from 0, got {int(indices.min())}.")
+        raise ValueError(f"{what.capitalize()} indices count from 0, got {int(indices.min())}.")
     return indices.to(torch.int64)
 
 
@@ -399,7 +424,7 @@ def draw(preset: str | Preset, seed: int, indices: Tensor | Iterable[int] | int,
         >>> bool((parameters["onset"] + parameters["event_length"] <= 10.24).all())
         True
     """
-    preset, indices = get_preset(preset, **overrides), _validated_indices(indices)
+    preset, indices = get_preset(preset, **overrides), validated_indices(indices)
     values = _mapped(
         preset,
         lambda name, *size: uniform(seed, indices, name, size),
@@ -440,7 +465,7 @@ def draw_doubles(
         >>> clips.indices.tolist(), torch.equal(clips["mode"][0::2], clips["mode"][1::2])
         ([0, 0, 1, 1, 2, 2, 3, 3], True)
     """
-    preset, indices = get_preset(preset, **overrides), _validated_indices(indices)
+    preset, indices = get_preset(preset, **overrides), validated_indices(indices)
     size_of = dict(delta) if isinstance(delta, Mapping) else dict.fromkeys(GROUPS, delta)
     if set(size_of) != set(GROUPS) or not all(0 <= size < math.inf for size in size_of.values()):
         raise ValueError(f"delta is a number, 0 or more, or one for each of {', '.join(GROUPS)}; got {delta}.")
