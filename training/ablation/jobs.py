@@ -32,8 +32,7 @@ from audiopg.training.features.batches import Batches
 from audiopg.training.features.cache import FeatureCache
 from audiopg.training.features.embeddings import embed, log_mel_statistics, random_encoder, spectrograms_of
 from audiopg.training.features.labelled import DataOptions
-from audiopg.training.objectives.masked_audio import build_feature_extractor
-from audiopg.training.objectives.pretraining import TrainedRun, pretrain
+from audiopg.training.objectives.pretraining import FAMILIES, TrainedRun, pretrain
 from audiopg.training.objectives.recipe import PretrainingRecipe
 from audiopg.training.runs.files import read_json, write_atomically
 from audiopg.training.runs.folder import held
@@ -62,7 +61,7 @@ def factor_preset(recipe: PretrainingRecipe) -> Preset:
         >>> factor_preset(load_recipe(PretrainingRecipe, "tiny")).duration
         2.56
     """
-    clips = recipe.recordings or recipe.clips
+    clips = recipe.clips
     return get_preset(FACTOR_PRESET, duration=clips.duration, sampling_rate=clips.sampling_rate)
 
 
@@ -141,7 +140,8 @@ class Job:
     def features(self) -> FeatureCache:
         """Features of the recordings, as the encoder will take them."""
         # A front end does not depend on the statistics, which are measured when a run begins.
-        return self.data.cache(build_feature_extractor(self.recipe, {"window": "hann", "mean": 0.0, "std": 1.0}))
+        family, statistics = FAMILIES[self.recipe.objective], {"window": "hann", "mean": 0.0, "std": 1.0}
+        return self.data.cache(family.build_feature_extractor(self.recipe, statistics))
 
     @property
     def log(self) -> Path:

@@ -8,9 +8,12 @@ from torch import nn
 
 from audiopg.training.engine.recipe import RunRecipe
 
+_STEPS = (0.775, 0.85, 0.925)
+"""Where the schedule `steps` goes down, as shares of the run (Cherep & Singh, 2024: epochs 155, 170, 185 of 200)."""
+
 
 def learning_rate_at(step: int, recipe: RunRecipe) -> float:
-    r"""Learning rate of a step, counted from 0: linear warm-up, then constant or a half cosine to zero.
+    r"""Learning rate of a step, counted from 0: linear warm-up, then constant, in steps, or a half cosine to zero.
 
     Example:
         >>> recipe = RunRecipe(
@@ -25,6 +28,8 @@ def learning_rate_at(step: int, recipe: RunRecipe) -> float:
         return recipe.learning_rate * (step + 1) / warmup_steps
     if recipe.schedule == "constant":
         return recipe.learning_rate
+    if recipe.schedule == "steps":
+        return recipe.learning_rate * 0.1 ** sum(step >= int(share * recipe.num_steps) for share in _STEPS)
     progress = (step - warmup_steps) / max(1, recipe.num_steps - warmup_steps)
     return recipe.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
 
@@ -39,11 +44,10 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, An
     ]
 
 
-def adamw(model: nn.Module, recipe: RunRecipe) -> torch.optim.Optimizer:
-    """AdamW as the recipe has it."""
-    return torch.optim.AdamW(
-        parameter_groups(model, recipe.weight_decay),
-        lr=recipe.learning_rate,
-        betas=(recipe.betas[0], recipe.betas[1]),
-        fused=True,
-    )
+def build_optimizer(model: nn.Module, recipe: RunRecipe) -> torch.optim.Optimizer:
+    """AdamW, or plain SGD, as the recipe has it."""
+    groups = parameter_groups(model, recipe.weight_decay)
+    if recipe.optimizer == "sgd":
+        return torch.optim.SGD(groups, lr=recipe.learning_rate, fused=True)
+    betas = (recipe.betas[0], recipe.betas[1])
+    return torch.optim.AdamW(groups, lr=recipe.learning_rate, betas=betas, fused=True)

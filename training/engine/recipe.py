@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from audiopg.training.runs.names import check_name
 
 PRECISIONS = ("auto", "no", "bf16")
-SCHEDULES = ("constant", "cosine")
+SCHEDULES = ("constant", "cosine", "steps")
+OPTIMIZERS = ("adamw", "sgd")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,10 +24,12 @@ class RunRecipe:
         micro_batch_size: Examples that one process takes at a time, the gradient being accumulated; None takes its
             whole share. It changes memory and speed alone.
         max_minutes: The run ends after this wall-clock time if it has not seen `num_clips` by then.
+        optimizer: `adamw`, or `sgd` without momentum.
         learning_rate: Peak of the schedule.
-        schedule: `constant` or `cosine` (to zero), both after the warm-up.
+        schedule: `constant`, `cosine` (to zero) or `steps` (a tenth after 77.5, 85 and 92.5 % of the run each), after
+            the warm-up.
         warmup_fraction: Share of the steps in which the learning rate rises from zero.
-        weight_decay: AdamW's, on matrices alone.
+        weight_decay: Of the optimizer, on matrices alone.
         betas: AdamW's.
         max_grad_norm: Gradients are clipped to this norm.
         precision: `no` trains in float32, `bf16` multiplies matrices in bfloat16. `auto` follows accelerate's own
@@ -52,6 +55,7 @@ class RunRecipe:
     batch_size: int = 64
     micro_batch_size: int | None = None
     max_minutes: float | None = None
+    optimizer: str = "adamw"
     learning_rate: float = 1e-4
     schedule: str = "constant"
     warmup_fraction: float = 0.0
@@ -81,7 +85,7 @@ class RunRecipe:
         for name in ("learning_rate", "max_grad_norm", "max_minutes"):
             if getattr(self, name) is not None and not getattr(self, name) > 0:
                 raise ValueError(f"{name} is above 0, got {getattr(self, name)}.")
-        for name, choices in (("schedule", SCHEDULES), ("precision", PRECISIONS)):
+        for name, choices in (("optimizer", OPTIMIZERS), ("schedule", SCHEDULES), ("precision", PRECISIONS)):
             if getattr(self, name) not in choices:
                 raise ValueError(f"{name} is one of {', '.join(choices)}, got {getattr(self, name)!r}.")
         if not 0 <= self.warmup_fraction < 1:

@@ -21,15 +21,18 @@ from torch import Tensor, nn
 from audiopg.data_scripts.synthesis import Parameters, Preset
 from audiopg.data_scripts.synthesis.parameters import MODES
 from audiopg.modeling.configuration_audiopg import AudioPGConfig
-from audiopg.modeling.losses_audiopg import reconstruction_loss
-from audiopg.modeling.modeling_audiopg import AudioPGForPreTraining, AudioPGModel
-from audiopg.modeling.patches_audiopg import patchify
+from audiopg.modeling.modeling_audiopg import AudioPGForPreTraining
 from audiopg.modeling.spectrogram_audiopg import HOP_LENGTH_SECONDS
 from audiopg.training.engine.objective import LOSS
-from audiopg.training.objectives.masked_audio import MaskedAudio, flop_per_clip, num_patches_of, with_initial_weights
+from audiopg.training.objectives.masked_audio import (
+    MaskedAudio,
+    flop_per_clip,
+    num_patches_of,
+    redrawing_loss,
+    released_model,
+    with_initial_weights,
+)
 from audiopg.training.objectives.recipe import FactorsRecipe, PretrainingRecipe
-
-_HEADS = "heads."
 
 CONTINUOUS: Mapping[str, str | None] = {
     "f0": None,
@@ -174,11 +177,7 @@ class FactorHeadsModel(AudioPGForPreTraining):
         encoded = self.audiopg(input_values, None, noise, return_dict=True)
         losses: dict[str, Tensor] = {}
         if self.weights.reconstruction_weight:
-            logits = self.decoder(encoded.last_hidden_state, encoded.mask, encoded.ids_restore, None)
-            patches = patchify(input_values, self.config.patch_size)
-            losses["reconstruction"] = reconstruction_loss(
-                logits, patches, encoded.mask, norm_pix_loss=self.config.norm_pix_loss
-            )
+            losses["reconstruction"] = redrawing_loss(self, encoded, input_values)
         by_head: dict[str, Tensor] = {}
         if self.weights.factors_weight:
             by_head = self._head_losses(encoded, targets)
@@ -246,14 +245,7 @@ class FactorHeads(MaskedAudio):
     @classmethod
     def released(cls, recipe: PretrainingRecipe, weights: Mapping[str, Tensor]) -> Any:
         """The masked autoencoder without heads; the encoder alone where no decoder was trained."""
-        kept = {name: value for name, value in weights.items() if not name.startswith(_HEADS)}
-        if recipe.factors.reconstruction_weight:
-            return super().released(recipe, kept)
-        prefix = f"{AudioPGForPreTraining.base_model_prefix}."
-        model = AudioPGModel(recipe.config)
-        encoder = {name.removeprefix(prefix): value for name, value in kept.items() if name.startswith(prefix)}
-        model.load_state_dict(encoder, strict=True)
-        return model
+        return released_model(recipe, weights, redraws=recipe.factors.reconstruction_weight > 0)
 
     def draw(self, examples: range) -> tuple[Parameters, dict[str, Tensor]]:
         """Parameters of the clips, and what is to be told of them."""

@@ -8,20 +8,21 @@ import torch
 from torch import Tensor, nn
 
 from audiopg.data_scripts.counter_random import uniform
-from audiopg.data_scripts.synthesis import Preset
 from audiopg.modeling.configuration_audiopg import AudioPGConfig
 from audiopg.modeling.feature_extraction_audiopg import AudioPGFeatureExtractor
+from audiopg.modeling.losses_audiopg import reconstruction_loss
 from audiopg.modeling.modeling_audiopg import AudioPGForPreTraining
-from audiopg.modeling.patches_audiopg import num_visible_patches
+from audiopg.modeling.patches_audiopg import num_visible_patches, patchify
 from audiopg.modeling.spectrogram_audiopg import num_frames
 from audiopg.training.engine.objective import LOSS
-from audiopg.training.engine.optimisation import adamw, learning_rate_at
+from audiopg.training.engine.optimisation import build_optimizer, learning_rate_at
 from audiopg.training.engine.throughput import block_flop, phase
 from audiopg.training.objectives.evidence import run_saw_real_data
-from audiopg.training.objectives.recipe import PretrainingRecipe, RecordingsRecipe
-from audiopg.training.objectives.sources import Source, SyntheticSource
+from audiopg.training.objectives.recipe import PretrainingRecipe
+from audiopg.training.objectives.sources import Source, SyntheticSource, VoiceSource
 from audiopg.training.objectives.statistics import mean_and_std, measure_statistics
 from audiopg.training.runs.files import reading
+from audiopg.training.runs.recipes import given
 
 _WINDOW = "hann"
 
@@ -48,8 +49,8 @@ class MaskedAudio:
 
     def __init__(self, recipe: PretrainingRecipe, measured: Mapping[str, Any]) -> None:
         self.recipe, self.statistics = recipe, measured
-        self.feature_extractor = build_feature_extractor(recipe, measured)
-        self.source = build_source(recipe, measured)
+        self.feature_extractor = self.build_feature_extractor(recipe, measured)
+        self.source = self.build_source(recipe, measured)
         self.model: nn.Module = self.build_model(recipe)
 
     @classmethod
@@ -69,11 +70,19 @@ class MaskedAudio:
         return with_initial_weights(AudioPGForPreTraining(recipe.config), recipe)
 
     @classmethod
+    def build_feature_extractor(cls, recipe: PretrainingRecipe, statistics: Mapping[str, Any]) -> Any:
+        """The extractor that goes with the model of this recipe."""
+        return build_feature_extractor(recipe, statistics)
+
+    @classmethod
+    def build_source(cls, recipe: PretrainingRecipe, measured: Mapping[str, Any]) -> Source:
+        """The source of the recipe's clips."""
+        return build_source(recipe, measured)
+
+    @classmethod
     def released(cls, recipe: PretrainingRecipe, weights: Mapping[str, Tensor]) -> Any:
         """The model that others are given, out of the weights of a checkpoint."""
-        model = AudioPGForPreTraining(recipe.config)
-        model.load_state_dict(weights, strict=True)
-        return model
+        return released_model(recipe, weights, redraws=True)
 
     def draw(self, examples: range) -> Any:
         """Parameters of synthesized clips, or recorded samples."""
@@ -99,8 +108,8 @@ class MaskedAudio:
         return {LOSS: model(**batch).loss}
 
     def optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
-        """AdamW."""
-        return adamw(model, self.recipe)
+        """The recipe's."""
+        return build_optimizer(model, self.recipe)
 
     def learning_rate(self, step: int) -> float:
         """By the recipe's schedule."""
@@ -111,7 +120,41 @@ class MaskedAudio:
         return {"objective": self.recipe.objective, "saw_real_data": run_saw_real_data(self.recipe, self.statistics)}
 
 
-def masking_noise(seed: int, indices: Tensor, num_patches: int, device: torch.device | str) -> Tensor:
+def released_model(recipe: PretrainingRecipe, weights: Mapping[str, Tensor], *, redraws: bool) -> Any:
+    """The masked autoencoder without whatever else was trained beside it; the encoder alone where nothing redraws.
+
+    Args:
+        recipe: Of the run.
+        weights: Of a checkpoint: those of the autoencoder and of heads, by name.
+        redraws: Whether its decoder was trained.
+
+    Returns:
+        An `AudioPGForPreTraining` or an `AudioPGModel`.
+    """
+    model: Any = AudioPGForPreTraining(recipe.config)
+    model.load_state_dict({name: weights[name] for name in model.state_dict()}, strict=True)
+    return model if redraws else model.audiopg
+
+
+def redrawing_loss(model: AudioPGForPreTraining, encoded: Any, input_values: Tensor) -> Tensor:
+    """What the decoder makes of tokens that the encoder has made of a part of the patches.
+
+    Args:
+        model: The masked autoencoder.
+        encoded: What its encoder returned.
+        input_values: Shape `(batch, frames, mel bins)`.
+
+    Returns:
+        Mean squared error of the hidden patches, a scalar.
+    """
+    logits = model.decoder(encoded.last_hidden_state, encoded.mask, encoded.ids_restore, None)
+    patches = patchify(input_values, model.config.patch_size)
+    return reconstruction_loss(logits, patches, encoded.mask, norm_pix_loss=model.config.norm_pix_loss)
+
+
+def masking_noise(
+    seed: int, indices: Tensor, num_patches: int, device: torch.device | str, name: str = "masking"
+) -> Tensor:
     """Which patches of which clip are masked, as noise to be ranked: a function of seed and index alone.
 
     Args:
@@ -119,6 +162,7 @@ def masking_noise(seed: int, indices: Tensor, num_patches: int, device: torch.de
         indices: Clip indices, shape `(batch,)`.
         num_patches: Patches of a clip.
         device: Where to draw; every device draws the same.
+        name: Clips of one index that are masked by themselves have a name each.
 
     Returns:
         float32 in [0, 1], shape `(batch, num_patches)`.
@@ -127,19 +171,14 @@ def masking_noise(seed: int, indices: Tensor, num_patches: int, device: torch.de
         >>> masking_noise(0, torch.tensor([3]), 8, "cpu").shape
         torch.Size([1, 8])
     """
-    return uniform(seed, indices.to(device), "masking", (num_patches,)).float()
-
-
-def _clips(recipe: PretrainingRecipe) -> Preset | RecordingsRecipe:
-    """Either says how long clips are and at which rate."""
-    return recipe.recordings or recipe.clips
+    return uniform(seed, indices.to(device), name, (num_patches,)).float()
 
 
 def build_feature_extractor(recipe: PretrainingRecipe, statistics: Mapping[str, Any]) -> AudioPGFeatureExtractor:
     """The extractor that goes with the model of this recipe."""
     config = recipe.config
     return AudioPGFeatureExtractor(
-        sampling_rate=int(_clips(recipe).sampling_rate),
+        sampling_rate=int(recipe.clips.sampling_rate),
         num_mel_bins=config.num_mel_bins,
         patch_size=config.patch_size,
         window=statistics["window"],
@@ -155,6 +194,8 @@ def build_source(recipe: PretrainingRecipe, statistics: Mapping[str, Any]) -> So
     Raises:
         ValueError: if the folder of recordings is not the one that the run began with.
     """
+    if recipe.voices:
+        return VoiceSource(recipe.voices.voice, recipe.seed)
     if recipe.recordings is None:
         return SyntheticSource(recipe.clips, recipe.seed)
     from audiopg.training.objectives.recordings import Recordings  # needs soundfile, which a GPU machine may lack
@@ -171,7 +212,7 @@ def build_source(recipe: PretrainingRecipe, statistics: Mapping[str, Any]) -> So
 def find_statistics(recipe: PretrainingRecipe, device: torch.device) -> dict[str, Any]:
     """The statistics that a run standardises with, and their origin.
 
-    Those of the weights that it starts from; or else measured on its own first clips, synthetic or recorded.
+    Those of the weights that it starts from; or else measured on its own first clips, synthesized or recorded.
 
     Args:
         recipe: Of the run.
@@ -184,13 +225,16 @@ def find_statistics(recipe: PretrainingRecipe, device: torch.device) -> dict[str
     found: dict[str, Any] = {}
     if recipe.init_from is not None:
         found = _inherited_statistics(recipe.init_from)
-    elif recipe.recordings is None:
+    elif recipe.preset:
         found = measure_statistics(recipe.clips, recipe.seed, recipe.statistics_clips, device=device)
+    elif recipe.voices:
+        measured = _measured(recipe, build_source(recipe, {}), device)
+        found = {**measured, **recipe.made_with, "voices": given(recipe.voices)}
     if recipe.recordings is not None:
         from audiopg.training.objectives.recordings import Recordings
 
         recordings = Recordings(recipe.recordings, recipe.seed)
-        found = {**(found or _recorded_statistics(recipe, recordings)), **recordings.description()}
+        found = {**(found or _measured(recipe, recordings, "cpu")), **recordings.description()}
     return {**found, "saw_real_data": run_saw_real_data(recipe, found)}
 
 
@@ -202,11 +246,11 @@ def _inherited_statistics(folder: str) -> dict[str, Any]:
     return {**extractor.statistics, **kept, "kept_from": Path(folder).name}
 
 
-def _recorded_statistics(recipe: PretrainingRecipe, recordings: Source) -> dict[str, Any]:
+def _measured(recipe: PretrainingRecipe, source: Source, device: torch.device | str) -> dict[str, Any]:
     mean, std = mean_and_std(
-        lambda indices: recordings.waveforms(recordings.draw(indices), "cpu"),
+        lambda indices: source.waveforms(source.draw(indices), device),
         recipe.statistics_clips,
-        sampling_rate=int(_clips(recipe).sampling_rate),
+        sampling_rate=int(recipe.clips.sampling_rate),
         num_mel_bins=recipe.config.num_mel_bins,
         window=_WINDOW,
     )
@@ -249,7 +293,7 @@ def with_initial_weights(model: AudioPGForPreTraining, recipe: PretrainingRecipe
 
 def num_patches_of(recipe: PretrainingRecipe) -> int:
     """Patches of one of the recipe's clips."""
-    config, clips = recipe.config, _clips(recipe)
+    config, clips = recipe.config, recipe.clips
     rows = -(-num_frames(clips.num_samples, int(clips.sampling_rate)) // config.patch_size)
     return rows * config.num_mel_patches
 

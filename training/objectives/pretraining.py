@@ -10,10 +10,10 @@ from typing import Any
 import safetensors.torch
 from torch import nn
 
-from audiopg.modeling.feature_extraction_audiopg import AudioPGFeatureExtractor
 from audiopg.training.engine.loop import train
+from audiopg.training.objectives.doubles import Doubles, ResNetDoubles
 from audiopg.training.objectives.factor_heads import FactorHeads
-from audiopg.training.objectives.masked_audio import MaskedAudio, build_feature_extractor
+from audiopg.training.objectives.masked_audio import MaskedAudio
 from audiopg.training.objectives.recipe import PretrainingRecipe
 from audiopg.training.runs.checkpoints import WEIGHTS, checkpoints_of, newest_sound_checkpoint, sound, step_of, verify
 from audiopg.training.runs.files import read_json
@@ -21,7 +21,7 @@ from audiopg.training.runs.folder import name_of
 from audiopg.training.runs.recipes import load_recipe
 
 FAMILIES: Mapping[str, type[MaskedAudio]] = MappingProxyType(
-    {"masked_audio": MaskedAudio, "factor_heads": FactorHeads}
+    {"masked_audio": MaskedAudio, "factor_heads": FactorHeads, "doubles": Doubles, "resnet_doubles": ResNetDoubles}
 )
 """What `objective` of a recipe names."""
 
@@ -87,13 +87,18 @@ class TrainedRun:
             )
         return read_json(path, "The run's command, given again, makes it anew.")
 
-    def feature_extractor(self) -> AudioPGFeatureExtractor:
+    @property
+    def family(self) -> type[MaskedAudio]:
+        """What it trained."""
+        return FAMILIES[self.recipe.objective]
+
+    def feature_extractor(self) -> Any:
         """The extractor that goes with its model."""
-        return build_feature_extractor(self.recipe, self.statistics)
+        return self.family.build_feature_extractor(self.recipe, self.statistics)
 
     def initial_model(self) -> nn.Module:
         """What was trained, as it was before the first step."""
-        return FAMILIES[self.recipe.objective].build_model(self.recipe)
+        return self.family.build_model(self.recipe)
 
     def model(self) -> Any:
         """The model to be given to others, of the newest checkpoint that can be trusted.
@@ -118,7 +123,7 @@ class TrainedRun:
 
     def _released(self, checkpoint: Path) -> Any:
         weights = safetensors.torch.load_file(checkpoint / WEIGHTS)
-        return FAMILIES[self.recipe.objective].released(self.recipe, weights)
+        return self.family.released(self.recipe, weights)
 
     def weights_files(self) -> Iterator[tuple[int, Path]]:
         """Steps, and files of the weights after them, of all checkpoints that can be trusted, oldest first."""

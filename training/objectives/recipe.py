@@ -7,12 +7,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, make_dataclass
 from typing import TYPE_CHECKING, Any
 
-from audiopg.data_scripts.synthesis import PRESETS, SYNTHESIZER_VERSION, Choice, Preset, get_preset
+from audiopg.data_scripts.synthesis import GROUPS, PRESETS, SYNTHESIZER_VERSION, Choice, Preset, get_preset
+from audiopg.data_scripts.voices import VOICES_VERSION, Voice, get_voice
 from audiopg.modeling.configuration_audiopg import AudioPGConfig
+from audiopg.modeling.configuration_doppelganger import DoppelgangerConfig
 from audiopg.training.engine.recipe import RunRecipe
 from audiopg.training.runs.recipes import given
 
-OBJECTIVES = ("masked_audio", "factor_heads")
+OBJECTIVES = ("masked_audio", "factor_heads", "doubles", "resnet_doubles")
 
 
 def _optional_fields(name: str, kinds: Mapping[str, Any], doc: str | None) -> type:
@@ -85,6 +87,89 @@ class RecordingsRecipe:
 
 
 @dataclass(frozen=True, kw_only=True)
+class VoicesRecipe:
+    """Sounds of a modular synthesizer instead of clips: `data_scripts/voices`.
+
+    Args:
+        architecture: Which synthesizer: voice, voice_fm or parametric.
+        preset: `voices`, or `synthax` for the original with its faults.
+        duration: Length of a sound in s.
+        sampling_rate: In Hz.
+        sines: Of `parametric`: how many oscillators of each kind it has.
+        square_saws: See `sines`.
+        fm_sines: See `sines`.
+        fm_square_saws: See `sines`.
+    """
+
+    architecture: str = "voice"
+    preset: str = "voices"
+    duration: float = 1.0
+    sampling_rate: int = 16000
+    sines: int | None = None
+    square_saws: int | None = None
+    fm_sines: int | None = None
+    fm_square_saws: int | None = None
+
+    @property
+    def voice(self) -> Voice:
+        """The synthesizer.
+
+        Raises:
+            ValueError: if there is none such.
+        """
+        options = given(self)
+        return get_voice(options.pop("architecture"), **options)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DoublesRecipe:
+    """How two doubles of a sound are made, and what is learnt of them.
+
+    Args:
+        delta: How much they differ from the sound, as a share of every parameter's range.
+        delta_of: The same for groups of parameters by themselves: pitch, envelope, modulation, mixer.
+        augmented: Whether each is also filtered, shifted in pitch and in time, or put into a room, at random.
+        masked: Whether the encoder sees only a part of each, by the model's `mask_ratio`.
+        doubles_weight: Of the loss that holds doubles together and other sounds apart.
+        reconstruction_weight: Of the masked autoencoder's loss beside it, which needs `masked`; 0 leaves it out.
+        projection_size: Width of the head on which sounds are compared, and which a released model has not.
+    """
+
+    delta: float = 0.25
+    delta_of: dict[str, float] = field(default_factory=dict)
+    augmented: bool = False
+    masked: bool = False
+    doubles_weight: float = 1.0
+    reconstruction_weight: float = 0.0
+    projection_size: int = 128
+
+    def __post_init__(self) -> None:
+        """Refuse what is no perturbation, and losses that are none."""
+        deltas = {"delta": self.delta, **{f"delta_of.{group}": value for group, value in self.delta_of.items()}}
+        if unknown := sorted(set(self.delta_of) - set(GROUPS)):
+            raise ValueError(f"doubles.delta_of has the groups {', '.join(GROUPS)}; got {', '.join(unknown)}.")
+        for name, value in deltas.items():
+            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+                raise ValueError(f"doubles.{name} lies between 0 and 1, a share of each range; got {value!r}.")
+        if not self.doubles_weight > 0 or not self.reconstruction_weight >= 0:
+            raise ValueError(
+                "doubles.doubles_weight is above 0 and doubles.reconstruction_weight 0 or more, got "
+                f"{self.doubles_weight} and {self.reconstruction_weight}; to redraw alone, choose masked_audio."
+            )
+        if self.reconstruction_weight and not self.masked:
+            raise ValueError(
+                "doubles.reconstruction_weight is of patches that are hidden, and none are: set doubles.masked."
+            )
+        if self.projection_size < 2:
+            raise ValueError(f"doubles.projection_size is 2 or more, got {self.projection_size}.")
+
+    @property
+    def deltas(self) -> dict[str, float]:
+        """The perturbation of each group of parameters."""
+        return {group: self.delta_of.get(group, self.delta) for group in GROUPS}
+
+
+@dataclass(frozen=True, kw_only=True)
 class FactorsRecipe:
     """How two losses are added where what the synthesizer drew is predicted.
 
@@ -111,14 +196,17 @@ class PretrainingRecipe(RunRecipe):
     """Everything that defines a pre-training run. Two runs of one recipe see the same clips in the same order.
 
     Args:
-        objective: What is learnt: `masked_audio`, to draw hidden patches, or `factor_heads`, to name what the
-            synthesizer drew.
-        size: Size of the model: tiny, small or base.
+        objective: What is learnt: `masked_audio`, to draw hidden patches; `factor_heads`, to name what the synthesizer
+            drew; `doubles`, which two sounds are doubles of each other; `resnet_doubles`, the same with the
+            convolutional encoder of its authors.
+        size: Size of the model: tiny, small or base; with `resnet_doubles`, resnet18 or resnet_tiny.
         model: Overrides of the size.
-        preset: Preset of the synthesizer; empty where recordings are read instead.
+        preset: Preset of the synthesizer; empty where something else is heard.
         synthesis: Overrides of the preset.
+        voices: Sounds of another synthesizer to train on instead of a preset.
         recordings: Real audio to train on instead of a preset.
         factors: Of the objective `factor_heads`.
+        doubles: Of the objectives `doubles` and `resnet_doubles`.
         init_from: An AudioPG folder whose weights and standardisation the run starts from; None starts from scratch.
         statistics_clips: How many of the run's first clips the standardisation is measured on.
 
@@ -135,8 +223,10 @@ class PretrainingRecipe(RunRecipe):
     model: ModelSettings = field(default_factory=lambda: ModelSettings())
     preset: str = ""
     synthesis: SynthesisSettings = field(default_factory=lambda: SynthesisSettings())
+    voices: VoicesRecipe | None = None
     recordings: RecordingsRecipe | None = None
     factors: FactorsRecipe = field(default_factory=FactorsRecipe)
+    doubles: DoublesRecipe = field(default_factory=DoublesRecipe)
     init_from: str | None = None
     statistics_clips: int = 512
 
@@ -146,34 +236,87 @@ class PretrainingRecipe(RunRecipe):
         self._check_counts("statistics_clips")
         if self.objective not in OBJECTIVES:
             raise ValueError(f"objective is one of {', '.join(OBJECTIVES)}, got {self.objective!r}.")
-        if bool(self.preset) == bool(self.recordings):
+        heard = {"preset": self.preset, "voices": self.voices, "recordings": self.recordings}
+        if len([name for name, value in heard.items() if value]) != 1:
             raise ValueError(
-                "A recipe has either a preset, to synthesize clips, or recordings, to read them, got "
-                f"preset {self.preset!r} and recordings {self.recordings}; set one and empty the other."
+                "A recipe has either a preset or voices, to synthesize clips, or recordings, to read them, got "
+                f"{', '.join(f'{name} {value!r}' for name, value in heard.items())}; set one and empty the others."
             )
-        if self.objective == "factor_heads" and self.recordings:
+        if self.objective == "factor_heads" and not self.preset:
             raise ValueError(
-                "objective factor_heads names what the synthesizer drew, and nobody drew recordings; set a preset."
+                "objective factor_heads names what the synthesizer of a preset drew, and nobody drew recordings or "
+                "voices so; set a preset."
             )
-        if self.config.drop_path_rate:
+        if self.is_contrastive and self.recordings:
+            raise ValueError(
+                f"objective {self.objective} perturbs what a synthesizer drew, and nobody drew recordings; set a "
+                "preset or voices."
+            )
+        if self.is_convolutional:
+            self._check_convolutional()
+        elif self.config.drop_path_rate:
             raise ValueError(
                 f"model.drop_path_rate is 0 in pre-training, got {self.config.drop_path_rate}: no seed decides its "
                 "chances, and the run could not be repeated; keep it for fine-tuning."
             )
-        if self.preset:
-            self.clips  # noqa: B018 - refuses an impossible range
+        if self.is_contrastive and self.batch_size < 2:
+            raise ValueError(f"objective {self.objective} holds sounds apart, two at least; got batch_size 1.")
+        self.clips  # noqa: B018 - refuses an impossible range
+
+    def _check_convolutional(self) -> None:
+        doubles = DoublesRecipe()
+        for name in ("masked", "reconstruction_weight", "projection_size"):
+            if getattr(self.doubles, name) != getattr(doubles, name):
+                raise ValueError(
+                    f"doubles.{name} is of encoders that see patches; leave it out, or choose the objective doubles."
+                )
+        clips = self.clips
+        if clips.sampling_rate != 16000 or clips.num_samples < 15600:
+            raise ValueError(
+                "a ResNet hears 0.96 s at 16000 Hz of a sound that lasts 0.975 s at least, got "
+                f"{clips.num_samples / clips.sampling_rate:g} s at {clips.sampling_rate:g} Hz; change duration and "
+                "sampling_rate."
+            )
+        if given(self.model):
+            raise ValueError(f"model overrides sizes of AudioPG, got {given(self.model)} for a ResNet; leave it out.")
+        if self.init_from is not None:
+            raise ValueError(f"init_from is of objectives with patches, got {self.init_from}; leave it out.")
+
+    @property
+    def is_contrastive(self) -> bool:
+        """Whether pairs of sounds are compared."""
+        return self.objective in ("doubles", "resnet_doubles")
+
+    @property
+    def is_convolutional(self) -> bool:
+        """Whether the encoder is a ResNet instead of a Transformer on patches."""
+        return self.objective == "resnet_doubles"
 
     @property
     def made_with(self) -> dict[str, str]:
-        """The synthesizer's version, where a preset is."""
+        """The synthesizer's version, where there is one."""
+        if self.voices:
+            return {"voices_version": VOICES_VERSION}
         return {"synthesizer": SYNTHESIZER_VERSION} if self.preset else {}
 
     @property
-    def config(self) -> AudioPGConfig:
-        """The configuration of the model."""
+    def config(self) -> Any:
+        """The configuration of the model: an `AudioPGConfig`, or a `DoppelgangerConfig`.
+
+        Raises:
+            ValueError: if there is no such size, or its overrides do not fit together.
+        """
+        if self.is_convolutional:
+            return DoppelgangerConfig.of_size(self.size)
         return AudioPGConfig.of_size(self.size, **given(self.model))
 
     @property
-    def clips(self) -> Preset:
-        """What clips are drawn from, where a preset is."""
-        return get_preset(self.preset, **given(self.synthesis))
+    def clips(self) -> Preset | Voice | RecordingsRecipe:
+        """What is heard; each kind says how long a clip is (`num_samples`), and at which `sampling_rate`.
+
+        Raises:
+            ValueError: if it cannot be.
+        """
+        if self.recordings:
+            return self.recordings
+        return self.voices.voice if self.voices else get_preset(self.preset, **given(self.synthesis))
