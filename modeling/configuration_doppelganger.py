@@ -14,7 +14,7 @@ AUTO_MAP = {
 
 SIZES: dict[str, dict[str, Any]] = {
     "resnet18": {},
-    "tiny": {"stem_size": 16, "hidden_sizes": (16, 32, 64, 128)},
+    "resnet_tiny": {"stem_size": 16, "hidden_sizes": (16, 32, 64, 128)},
 }
 """Named sizes as differences from the defaults of `DoppelgangerConfig`, which are the paper's."""
 
@@ -37,7 +37,7 @@ class DoppelgangerConfig(PortableConfig):
         ValueError: if a number counts nothing, or stages are of two numbers; the message has the rule and the remedy.
 
     Example:
-        >>> config = DoppelgangerConfig.of_size("tiny")
+        >>> config = DoppelgangerConfig.of_size("resnet_tiny")
         >>> config.hidden_sizes, config.hidden_size, config.num_hidden_layers
         ([16, 32, 64, 128], 512, 8)
     """

@@ -42,7 +42,7 @@ class DoppelgangerModel(ResNetPreTrainedModel):
         config: Sizes of the model.
 
     Example:
-        >>> model = DoppelgangerModel(DoppelgangerConfig.of_size("tiny")).eval()
+        >>> model = DoppelgangerModel(DoppelgangerConfig.of_size("resnet_tiny")).eval()
         >>> output = model(torch.randn(2, 288, 64))
         >>> output.last_hidden_state.shape, output.pooler_output.shape
         (torch.Size([2, 3, 512]), torch.Size([2, 512]))
@@ -113,7 +113,7 @@ class DoppelgangerModel(ResNetPreTrainedModel):
             ValueError: as `forward`, or if there is no such pooling.
 
         Example:
-            >>> model = DoppelgangerModel(DoppelgangerConfig.of_size("tiny")).eval()
+            >>> model = DoppelgangerModel(DoppelgangerConfig.of_size("resnet_tiny")).eval()
             >>> model.time_patch_embeddings({"input_values": torch.randn(2, 192, 64)}).shape
             torch.Size([2, 2, 512])
         """
@@ -147,7 +147,7 @@ class DoppelgangerModel(ResNetPreTrainedModel):
             ValueError: if a recording is too short, or the feature extractor refuses the samples.
 
         Example:
-            >>> model = DoppelgangerModel(DoppelgangerConfig.of_size("tiny"))
+            >>> model = DoppelgangerModel(DoppelgangerConfig.of_size("resnet_tiny"))
             >>> model.embed([torch.zeros(400), torch.zeros(12 * 16000)], DoppelgangerFeatureExtractor()).shape
             torch.Size([2, 512])
         """
@@ -175,7 +175,7 @@ class DoppelgangerModel(ResNetPreTrainedModel):
             ValueError: as `embed`.
 
         Example:
-            >>> model = DoppelgangerModel(DoppelgangerConfig.of_size("tiny"))
+            >>> model = DoppelgangerModel(DoppelgangerConfig.of_size("resnet_tiny"))
             >>> [windows] = model.embed_frames(torch.zeros(32000), DoppelgangerFeatureExtractor())
             >>> windows.embeddings.shape, windows.times.round(decimals=4)
             (torch.Size([2, 512]), tensor([0.4875, 1.4475]))

@@ -10,10 +10,12 @@ is scored at the resolution that the model has.
 
 import torch
 from torch import Tensor, nn
+from transformers import AutoFeatureExtractor, AutoModel
 
 from audiopg.modeling.embedding_audiopg import AudioPGFrameEmbeddings
-from audiopg.modeling.feature_extraction_audiopg import AudioPGFeatureExtractor
+from audiopg.modeling.feature_extraction_audiopg import LogMelFeatureExtractor
 from audiopg.modeling.modeling_audiopg import AudioPGModel
+from audiopg.modeling.modeling_doppelganger import DoppelgangerModel
 from audiopg.modeling.spectrogram_audiopg import hop_length, samples_spanned
 
 
@@ -21,19 +23,19 @@ class HearModel(nn.Module):
     """A frozen encoder with its feature extractor, and the three attributes that HEAR reads.
 
     Args:
-        encoder: An `AudioPGModel`.
+        encoder: An `AudioPGModel` or a `DoppelgangerModel`.
         feature_extractor: The checkpoint's own.
 
     Example:
-        >>> from audiopg.modeling.configuration_audiopg import AudioPGConfig
+        >>> from audiopg import AudioPGConfig, AudioPGFeatureExtractor
         >>> model = HearModel(AudioPGModel(AudioPGConfig.of_size("tiny")), AudioPGFeatureExtractor())
         >>> model.sample_rate, model.scene_embedding_size, model.timestamp_embedding_size
         (16000, 192, 192)
     """
 
-    def __init__(self, encoder: AudioPGModel, feature_extractor: AudioPGFeatureExtractor) -> None:
+    def __init__(self, encoder: AudioPGModel | DoppelgangerModel, feature_extractor: LogMelFeatureExtractor) -> None:
         super().__init__()
-        self.encoder: AudioPGModel = encoder
+        self.encoder = encoder
         self.feature_extractor = feature_extractor
         self.sample_rate = feature_extractor.sampling_rate
         self.scene_embedding_size = self.timestamp_embedding_size = encoder.config.hidden_size
@@ -57,8 +59,8 @@ def load_model(model_file_path: str = "") -> HearModel:
     """
     if not model_file_path:
         raise ValueError("No weights come with this package: give the folder of a checkpoint, or its name on the Hub.")
-    encoder = AudioPGModel.from_pretrained(model_file_path)
-    return HearModel(encoder, AudioPGFeatureExtractor.from_pretrained(model_file_path)).eval()
+    encoder = AutoModel.from_pretrained(model_file_path)
+    return HearModel(encoder, AutoFeatureExtractor.from_pretrained(model_file_path)).eval()
 
 
 def get_scene_embeddings(audio: Tensor, model: HearModel) -> Tensor:
@@ -69,13 +71,13 @@ def get_scene_embeddings(audio: Tensor, model: HearModel) -> Tensor:
         model: From `load_model`.
 
     Returns:
-        Shape `(clips, scene_embedding_size)`: those of `AudioPGModel.embed`.
+        Shape `(clips, scene_embedding_size)`: those of the encoder's `embed`.
     """
     return torch.stack([clip.embeddings.mean(dim=0) for clip in model(audio)])
 
 
 def get_timestamp_embeddings(audio: Tensor, model: HearModel) -> tuple[Tensor, Tensor]:
-    """One embedding for each 160 ms of each clip.
+    """One embedding for each time patch of each clip, 160 ms, or each window of 0.96 s of a `DoppelgangerModel`.
 
     Args:
         audio: Shape `(clips, samples)` in [-1, 1], at `model.sample_rate`.
@@ -84,10 +86,10 @@ def get_timestamp_embeddings(audio: Tensor, model: HearModel) -> tuple[Tensor, T
     Returns:
         The embeddings, shape `(clips, time patches, timestamp_embedding_size)`, and the centres of their time patches
         in ms, shape `(clips, time patches)`. HEAR wants equal steps: the last patch, which a clip may fill in part, is
-        dated as the others, up to 80 ms after the clip's end. `AudioPGModel.embed_frames` has the centre of its part.
+        dated as the others, up to 80 ms after the clip's end. The encoder's `embed_frames` has the centre of its part.
     """
     embeddings = torch.stack([clip.embeddings for clip in model(audio)])
-    rate, patch_size = model.sample_rate, model.encoder.config.patch_size
+    rate, patch_size = model.sample_rate, model.feature_extractor.patch_grid["patch_size"]
     step = 1000 * patch_size * hop_length(rate) / rate
     first = 1000 * samples_spanned(patch_size, rate) / rate / 2
     times = first + step * torch.arange(embeddings.shape[1], dtype=torch.float32, device=embeddings.device)

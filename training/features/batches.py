@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from audiopg.modeling.feature_extraction_audiopg import AudioPGFeatureExtractor
+from audiopg.modeling.feature_extraction_audiopg import LogMelFeatureExtractor
+from audiopg.modeling.spectrogram_audiopg import num_time_patches
 from audiopg.training.features.cache import FeatureCache, front_end_of
 
 
@@ -22,6 +23,7 @@ class Batches:
         ValueError: if the cache was made with another front end, or by one that is not ours at several lengths.
 
     Example:
+        >>> from audiopg import AudioPGFeatureExtractor
         >>> cache = FeatureCache(
         ...     "x", ["a"], front_end_of(AudioPGFeatureExtractor()).settings, ["0", "1"], [1, 2], ["0", "1"],
         ...     torch.zeros(130, 128).half(), torch.tensor([100, 30]), torch.tensor([0, 0]), "",
@@ -39,8 +41,9 @@ class Batches:
                 f"{expected}. Make them with this checkpoint."
             )
         self.cache, self.feature_extractor = cache, feature_extractor
-        self.is_ours = isinstance(feature_extractor, AudioPGFeatureExtractor)
-        self.patch_size = feature_extractor.patch_size if self.is_ours else 1
+        self.is_ours = isinstance(feature_extractor, LogMelFeatureExtractor)
+        grid = feature_extractor.patch_grid if self.is_ours else {"patch_size": 1, "shortest_patch": 1}
+        self.patch_size, self.shortest_patch = grid["patch_size"], grid["shortest_patch"]
         if not self.is_ours and len(cache.lengths.unique()) > 1:
             raise ValueError(
                 f"Clips of {type(feature_extractor).__name__} are stacked, so they have one length, and those of "
@@ -52,16 +55,16 @@ class Batches:
         chosen = torch.as_tensor(indices)
         lengths = self.cache.lengths[chosen]
         batch = {"labels": self.cache.labels[chosen]}
-        longest = int(lengths.max())
-        is_real = torch.arange(longest + -longest % self.patch_size) < lengths[:, None]
+        patches = [num_time_patches(length, self.patch_size, self.shortest_patch) for length in lengths.tolist()]
+        ends = lengths.minimum(torch.tensor(patches) * self.patch_size)
+        is_real = torch.arange(max(patches) * self.patch_size) < ends[:, None]
         values = self.cache.padded_frames(chosen, is_real.shape[1])
         if not is_real.all():
             # What standardisation will turn into the extractor's own padding.
-            extractor = self.feature_extractor
-            silence = extractor.padding_value * 2.0 * extractor.std + extractor.mean
+            silence = self.feature_extractor.raw_padding_value
             values = values.masked_fill(~is_real[:, :, None].to(values.device), silence)
         # A mask that hides no patch changes nothing, and keeps attention from its fast kernels.
-        if (lengths <= is_real.shape[1] - self.patch_size).any():
+        if min(patches) < max(patches):
             batch["attention_mask"] = is_real.long()
         return {"input_values": values, **batch}
 

@@ -2,9 +2,9 @@
 
     waveforms -> frames (all frames of all clips, bands) float16, lengths (clips), labels, fold or split, source
 
-A recording is brought to `clip_seconds`, if any, before its frames are computed. The frames of AudioPG's front end are
-kept raw, so that one file serves every checkpoint of one front end; `batches.Batches` standardises and pads them. Any
-other feature extractor that gives (frames, bands) is asked for its `input_values`, which are kept as they come. Half
+A recording is brought to `clip_seconds`, if any, before its frames are computed. The frames of our front ends are kept
+raw, so that one file serves every checkpoint of one front end; `batches.Batches` standardises and pads them. Any other
+feature extractor that gives (frames, bands) is asked for its `input_values`, which are kept as they come. Half
 precision holds a log-mel to 0.004 at most, a thousandth of its deviation.
 """
 
@@ -28,8 +28,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 import audiopg  # noqa: F401 - registers the feature extractor
-from audiopg.modeling.feature_extraction_audiopg import AudioPGFeatureExtractor
-from audiopg.modeling.spectrogram_audiopg import log_mel_spectrogram, num_frames
+from audiopg.modeling.feature_extraction_audiopg import LogMelFeatureExtractor
+from audiopg.modeling.spectrogram_audiopg import num_frames
 from audiopg.training.runs.files import written_aside
 
 if TYPE_CHECKING:  # a machine that reads a cache may have neither
@@ -64,7 +64,7 @@ def front_end_of(feature_extractor: Any, clip_seconds: float | None = None) -> F
     """The front end of a feature extractor.
 
     Args:
-        feature_extractor: An `AudioPGFeatureExtractor`, or any that turns a waveform into `(frames, bands)`.
+        feature_extractor: One of ours, or any that turns a waveform into `(frames, bands)`.
         clip_seconds: Length that waveforms are brought to by `match_length`; None keeps each as long as it is.
 
     Returns:
@@ -74,16 +74,16 @@ def front_end_of(feature_extractor: Any, clip_seconds: float | None = None) -> F
         ValueError: if the extractor gives something else than frames.
 
     Example:
+        >>> from audiopg import AudioPGFeatureExtractor
         >>> front_end_of(AudioPGFeatureExtractor()).frames_of(torch.zeros(16000)).shape
         torch.Size([98, 128])
         >>> front_end_of(AudioPGFeatureExtractor(), clip_seconds=10.24).frames_of(torch.zeros(16000)).shape
         torch.Size([1022, 128])
     """
-    rate, ours = feature_extractor.sampling_rate, isinstance(feature_extractor, AudioPGFeatureExtractor)
+    rate, ours = feature_extractor.sampling_rate, isinstance(feature_extractor, LogMelFeatureExtractor)
     settings: dict[str, Any] = {"version": FRONT_END_VERSION}
     if ours:
-        options: dict[str, Any] = {"num_mel_bins": feature_extractor.num_mel_bins, "window": feature_extractor.window}
-        settings |= {"name": "audiopg", "sampling_rate": rate, **options}
+        settings |= feature_extractor.front_end
     else:
         kept = {name: value for name, value in feature_extractor.to_dict().items() if name != "_processor_class"}
         settings |= {"name": type(feature_extractor).__name__, "extractor": kept}
@@ -96,7 +96,7 @@ def front_end_of(feature_extractor: Any, clip_seconds: float | None = None) -> F
         if clip_seconds is not None:
             waveform = match_length(waveform, round(clip_seconds * rate))
         if ours:
-            return log_mel_spectrogram(waveform, sampling_rate=rate, **options)
+            return feature_extractor.log_mel(waveform)
         values = feature_extractor(waveform.numpy(), sampling_rate=rate, return_tensors="pt")["input_values"][0]
         if values.ndim != 2:
             raise ValueError(

@@ -1,9 +1,9 @@
 """What classifiers read of clips: embeddings of any encoder on spectrograms, and statistics of the log-mel itself.
 
 Every function takes spectrograms one by one, standardised frames `(frames, bands)` without padding: those of a cache
-(`Batches.spectrograms`) or of waveforms (`spectrograms_of`). A model whose tokens are a grid of patches, as ours are,
-hears recordings longer than a window in windows, so that an embedding is that of `AudioPGModel.embed`. Any other takes
-clips whole, all of one length, and is read at its `pooler_output` or, without one, at the mean of its tokens.
+(`Batches.spectrograms`) or of waveforms (`spectrograms_of`). Our models hear recordings longer than a window in
+windows, so that an embedding is that of their `embed`. Any other takes clips whole, all of one length, and is read at
+its `pooler_output` or, without one, at the mean of its tokens.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -19,13 +19,14 @@ from transformers import PreTrainedModel
 
 from audiopg.modeling.configuration_audiopg import check_pooling
 from audiopg.modeling.embedding_audiopg import spectrogram_embeddings, time_patch_stacks
+from audiopg.modeling.modeling_doppelganger import DoppelgangerModel
 
 
 def spectrograms_of(feature_extractor: Any, waveforms: Iterable[Any]) -> Iterator[Tensor]:
     """Standardised frames of waveforms.
 
     Args:
-        feature_extractor: An `AudioPGFeatureExtractor`.
+        feature_extractor: One of ours.
         waveforms: Mono, at its rate, of any lengths.
 
     Yields:
@@ -61,6 +62,11 @@ def log_mel_statistics(spectrograms: Iterable[Tensor]) -> np.ndarray:
 def has_token_grid(model: PreTrainedModel) -> bool:
     """Whether a model's tokens are a class token and patches in rows of time, so that mel rows can be told apart."""
     return hasattr(model.config, "num_mel_patches")
+
+
+def hears_windows(model: PreTrainedModel) -> bool:
+    """Whether a model takes clips of any length, in windows: ours do."""
+    return has_token_grid(model) or isinstance(model, DoppelgangerModel)
 
 
 def embed(
@@ -100,9 +106,9 @@ def embed(
     """
     check_pooling("pooling", pooling)
     _check_layers(model, layers)
-    if not has_token_grid(model):
-        if pooling != "mean":
-            raise ValueError(f"pooling is mean for a {type(model).__name__}, which has no rows; got {pooling!r}.")
+    if pooling != "mean" and not has_token_grid(model):
+        raise ValueError(f"pooling is mean for a {type(model).__name__}, which has no rows; got {pooling!r}.")
+    if not hears_windows(model):
         outputs = _outputs(model, spectrograms, batch_size, device)
         return {None: torch.cat([_pooled(found) for found in outputs]).numpy()}
     found: dict[int | None, list[Tensor]] = {layer: [] for layer in (None, *layers)}
@@ -124,8 +130,8 @@ def embed_tokens(
     """All tokens of each clip of a frozen encoder; the arguments are those of `embed`.
 
     Returns:
-        By layer, for each clip its tokens (of a grid, its patches), shape `(tokens, hidden_size)`, float16, on the
-        CPU: 0.4 GB for 1000 clips of 5 s with the paper's model.
+        By layer, for each clip its tokens (of a grid, its patches; of a `DoppelgangerModel`, its windows), shape
+        `(tokens, hidden_size)`, float16, on the CPU: 0.4 GB for 1000 clips of 5 s with the paper's model.
 
     Raises:
         ValueError: if the model has no such layer.
@@ -139,7 +145,7 @@ def embed_tokens(
         [torch.Size([56, 12]), torch.Size([8, 12])]
     """
     _check_layers(model, layers)
-    if not has_token_grid(model):
+    if not hears_windows(model):
         outputs = _outputs(model, spectrograms, batch_size, device)
         return {None: [clip.half().cpu() for found in outputs for clip in found.last_hidden_state]}
     found: dict[int | None, list[Tensor]] = {layer: [] for layer in (None, *layers)}
@@ -151,6 +157,9 @@ def embed_tokens(
 
 def random_encoder(model: PreTrainedModel, seed: int) -> PreTrainedModel:
     """An encoder of the same configuration that has learnt nothing; the global random state is left alone.
+
+    Where a model has batch normalisation, as a `DoppelgangerModel` has, the running means are 0 and the variances 1:
+    no data were seen, and in evaluation channels are not normalised, as they are from the first step of training on.
 
     Example:
         >>> from audiopg import AudioPGConfig, AudioPGModel
@@ -165,7 +174,9 @@ def random_encoder(model: PreTrainedModel, seed: int) -> PreTrainedModel:
 
 def _check_layers(model: PreTrainedModel, layers: Sequence[int]) -> None:
     if layers and not has_token_grid(model):
-        raise ValueError(f"Layers are those of our own models, and this is a {type(model).__name__}. Leave them out.")
+        raise ValueError(
+            f"Layers are those of our own models on patches, and this is a {type(model).__name__}. Leave them out."
+        )
     missing = [layer for layer in layers if not 0 <= layer <= model.config.num_hidden_layers]
     if missing:
         raise ValueError(
@@ -194,9 +205,11 @@ def _grids(
     device: str | torch.device,
 ) -> Iterator[dict[int | None, Tensor]]:
     """Of each clip, by layer, the tokens of its patches `(time, mel, hidden_size)`, float32, on the CPU."""
-    columns = model.config.num_mel_patches
+    columns = model.config.num_mel_patches if has_token_grid(model) else 1
 
     def encode(inputs: dict[str, Tensor]) -> Tensor:
+        if isinstance(model, DoppelgangerModel):
+            return model.time_patch_embeddings(inputs)
         outputs = model(**inputs, output_hidden_states=bool(layers))
         chosen = [outputs.last_hidden_state, *(outputs.hidden_states[layer] for layer in layers)]
         return torch.cat([time_patch_stacks(hidden_states, columns) for hidden_states in chosen], dim=-1)
@@ -206,8 +219,7 @@ def _grids(
             encode,
             tqdm(spectrograms, desc="Embedding", unit="clip", disable=None),
             device=device,
-            sampling_rate=feature_extractor.sampling_rate,
-            patch_size=model.config.patch_size,
+            **feature_extractor.patch_grid,
             padding_value=feature_extractor.padding_value,
             batch_size=batch_size,
         ):

@@ -10,6 +10,7 @@ from huggingface_hub import HfApi, ModelCard
 from transformers import PreTrainedModel
 
 from audiopg.modeling.modeling_audiopg import AudioPGPreTrainedModel
+from audiopg.modeling.modeling_doppelganger import DoppelgangerModel
 from audiopg.training.runs.files import PARTIAL, written_aside
 
 SENTENCE_TRANSFORMERS = {
@@ -33,8 +34,8 @@ _LEFT_BEHIND = [f"*{PARTIAL}*", ".tmp*", ".lock", ".cache/*"]
 
 
 def is_ours(model: PreTrainedModel) -> bool:
-    """Whether a model is an AudioPG model, whose code travels with it; others are part of transformers."""
-    return isinstance(model, AudioPGPreTrainedModel)
+    """Whether a model is one of ours, whose code travels with it; others are part of transformers."""
+    return isinstance(model, AudioPGPreTrainedModel | DoppelgangerModel)
 
 
 def write_hub_folder(
@@ -49,7 +50,7 @@ def write_hub_folder(
     The folder is written to the side and takes the place of an older one at once: it never holds files of both.
 
     Args:
-        model: Any AudioPG model, or one of transformers.
+        model: One of ours, or one of transformers.
         feature_extractor: The one it was trained with.
         folder: Created if missing; one that is there is replaced, if it holds a model.
         card: Written as README.md.
