@@ -1,11 +1,11 @@
 """What an encoder has learnt of how its sounds were made: every factor is known, and is looked for in the embedding.
 
-    python training/analyze.py CHECKPOINT_FOLDER [--output_dir analysis] [--audio FILE ...] [--run_folder RUN]
+    python training/analyze.py CHECKPOINT [--output_dir FOLDER] [--audio FILE ...] [--run_folder RUN] [--data_dir DIR]
 
 The folder receives `report.html`, which needs no other file, `report.json`, every figure as PNG and SVG, and sounds.
 Beside the checkpoint stand a random encoder of its shape, the mean and deviation of each log-mel band, and chance: a
 figure means nothing without them. `--audio` adds recordings to the gallery of reconstructions, `--run_folder` shows
-how the filters formed over the checkpoints of the run.
+how the filters formed over the checkpoints of the run, `--data_dir` compares synthetic sounds with those of a folder.
 """
 
 import argparse
@@ -34,6 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--audio", type=Path, nargs="+", default=[], help="recordings to redraw beside synthetic clips"
     )
     parser.add_argument("--run_folder", type=Path, help="the run it came from, to see its filters form")
+    parser.add_argument("--data_dir", type=Path, help="recordings, at any depth, to compare synthetic sounds with")
     for name, value in asdict(Design()).items():
         parser.add_argument(f"--{name}", type=int, default=value)
     known = parser.parse_args(arguments)
@@ -48,6 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             *(known.checkpoint, known.output_dir, known.preset, design, command),
             recordings=known.audio,
             run_folder=known.run_folder,
+            data_dir=known.data_dir,
         )
     except (OSError, ValueError) as error:
         parser.exit(2, f"{parser.prog}: {error}\n")

@@ -1,11 +1,11 @@
 """What an encoder has learnt of how its sounds were made: every factor is known, and is looked for in the embedding.
 
-    python training/analyze.py CHECKPOINT_FOLDER [--output_dir analysis] [--audio FILE ...] [--run_folder RUN]
+    python training/analyze.py CHECKPOINT [--output_dir FOLDER] [--audio FILE ...] [--run_folder RUN] [--data_dir DIR]
 
 The folder receives `report.html`, which needs no other file, `report.json`, every figure as PNG and SVG, and sounds.
 Beside the checkpoint stand a random encoder of its shape, the mean and deviation of each log-mel band, and chance: a
 figure means nothing without them. `--audio` adds recordings to the gallery of reconstructions, `--run_folder` shows
-how the filters formed over the checkpoints of the run.
+how the filters formed over the checkpoints of the run, `--data_dir` compares synthetic sounds with those of a folder.
 """
 
 import json
@@ -23,14 +23,18 @@ from audiopg.modeling.audio_audiopg import match_length, read_audio
 from audiopg.modeling.configuration_audiopg import AudioPGConfig
 from audiopg.modeling.feature_extraction_audiopg import AudioPGFeatureExtractor
 from audiopg.modeling.modeling_audiopg import AudioPGForPreTraining, AudioPGModel
+from audiopg.training.analysis.distributions import describe_collection, real_recordings, synthetic_collections
 from audiopg.training.analysis.factors import Design, analyse_factors, encoders_of
 from audiopg.training.analysis.filters import filters_of
 from audiopg.training.analysis.report import write_report
-from audiopg.training.analysis.sections import factor_sections, filter_section, gallery_section
+from audiopg.training.analysis.sections import distribution_section, factor_sections, filter_section, gallery_section
 from audiopg.training.runs.files import reading
 from audiopg.training.runs.provenance import environment
 
 NUM_GALLERY_CLIPS = 3
+
+REAL = "real recordings"
+"""What the report calls the recordings that synthetic sounds are compared with."""
 
 
 def probing_preset(feature_extractor: AudioPGFeatureExtractor, name: str) -> Preset:
@@ -75,6 +79,7 @@ def analyse(
     *,
     recordings: Sequence[Path] = (),
     run_folder: Path | None = None,
+    data_dir: Path | None = None,
 ) -> dict[str, Any]:
     """Analyse a checkpoint and write the report.
 
@@ -86,13 +91,14 @@ def analyse(
         command: What a reader would type for the same.
         recordings: Sound files for the gallery.
         run_folder: The run that the checkpoint came from, to see its filters form.
+        data_dir: Folder of recordings, to compare the spectra of synthetic sounds with theirs.
 
     Returns:
         What `report.json` holds.
 
     Raises:
         ValueError: for an unknown preset, an unreadable recording, a checkpoint without a decoder to redraw
-            recordings with, or a run without checkpoints.
+            recordings with, a run without checkpoints, or a folder without recordings.
     """
     started = time.perf_counter()
     if recordings and not has_decoder(checkpoint):
@@ -103,6 +109,7 @@ def analyse(
     preset = probing_preset(feature_extractor, preset_name)
     shown = gallery_clips(preset, design.seed, recordings)
     filters = {} if run_folder is None else filters_of(run_folder)
+    spectra = {} if data_dir is None else _spectra(data_dir, preset.sampling_rate)
     encoders = encoders_of(encoder, feature_extractor, design.seed)
     results = analyse_factors(encoders, preset, design)
     sections, measured = factor_sections(results, output_dir), {}
@@ -112,6 +119,9 @@ def analyse(
         sections.append(section)
     if filters:
         section, measured["selectivity"] = filter_section(filters, output_dir)
+        sections.append(section)
+    if spectra:
+        section, measured["distributions"] = distribution_section(spectra, REAL, output_dir)
         sections.append(section)
     report = {
         "checkpoint": checkpoint.name,
@@ -129,6 +139,12 @@ def analyse(
     title = f"What {checkpoint.name} knows of its sounds"
     write_report(output_dir / "report.html", title, sections, command, provenance)
     return report
+
+
+def _spectra(data_dir: Path, sampling_rate: int) -> dict[str, dict[str, np.ndarray]]:
+    """What `distributions` measures of recordings and of all that is synthesized; the recordings first."""
+    collections = {REAL: real_recordings(data_dir, sampling_rate), **dict(synthetic_collections(sampling_rate))}
+    return {name: describe_collection(clips, sampling_rate) for name, clips in collections.items()}
 
 
 def _probe(preset: Preset, design: Design) -> dict[str, Any]:

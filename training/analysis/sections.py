@@ -10,6 +10,7 @@ from audiopg.data_scripts.figures import save_both
 from audiopg.data_scripts.probe_clips import FACTORS
 from audiopg.modeling.feature_extraction_audiopg import AudioPGFeatureExtractor
 from audiopg.modeling.modeling_audiopg import AudioPGForPreTraining
+from audiopg.training.analysis.distributions import DESCRIPTORS, compare, draw_distributions
 from audiopg.training.analysis.factors import SOURCES
 from audiopg.training.analysis.figures import (
     draw_best_neurons,
@@ -246,3 +247,38 @@ def filter_section(filters: Mapping[int, np.ndarray], folder: Path) -> tuple[Sec
     ]
     section = Section("How filters form", [words], [Table(["step", *SELECTIVITIES], rows)], figures)
     return section, {"white noise": noise, **{str(step): found for step, found in curves.items()}}
+
+
+def distribution_section(
+    collections: Mapping[str, Mapping[str, np.ndarray]], real: str, folder: Path
+) -> tuple[Section, dict[str, Any]]:
+    """Draw what spectra of synthetic sounds are like beside those of real ones.
+
+    Args:
+        collections: By name, as from `distributions.describe_collection`.
+        real: The name of the one that others are compared with.
+        folder: Receives the figure.
+
+    Returns:
+        The section, and quartiles and distances as from `distributions.compare`.
+    """
+    found = compare(collections, real)
+    words = (
+        "Spectra in frames of 64 ms, 32 ms apart, averaged over what is within 60 dB of a clip's loudest frame in its "
+        "first five seconds. Flux: the distance of each spectrum to the one before, both of norm 1. "
+        "Inharmonicity: how far partials are from multiples of the fundamental, as a share of half of it; noise has "
+        "about 0.5. Centroid: the centre of mass of the spectrum. Flatness: geometric over arithmetic mean of the "
+        "power; white noise has 0.56. The table has medians, and in brackets the distance to the real ones by "
+        "Kolmogorov and Smirnov: 0 for the same distribution, 1 for two that share nothing."
+    )
+    rows = [
+        [
+            name,
+            str(by_kind["flux"]["clips"]),
+            *(f"{by_kind[kind]['median']:.4g} ({by_kind[kind]['distance']:.2f})" for kind in DESCRIPTORS),
+        ]
+        for name, by_kind in found.items()
+    ]
+    figure = Medium(save_both(draw_distributions(collections, real), folder, "distributions"), "Lines: medians.")
+    table = Table(["sounds", "clips", *DESCRIPTORS.values()], rows)
+    return Section("Synthetic sounds beside real ones", [words], [table], [figure]), found
