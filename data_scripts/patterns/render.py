@@ -1,0 +1,199 @@
+"""Render a set of patterns into a folder, once: PNG files named by index, and a table of them.
+
+    python -m audiopg.data_scripts.patterns.render SET OUTPUT_DIR --num_images 1000 [--size 256] [--seed 0]
+        [--ranges '{"steps": 32}'] [--device cuda]
+
+Killed, or out of disk, it leaves whole files: the same command goes on after them, and writes again what is damaged.
+The folder is the same bytes either way. `load_dataset("imagefolder", data_dir=OUTPUT_DIR)` reads it.
+"""
+
+import argparse
+import csv
+import io
+import json
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+from tqdm import tqdm
+
+from audiopg.data_scripts.patterns import PATTERNS, PatternSet, get_patterns
+
+IDENTITY = "patterns.json"
+"""What a folder was begun with: set, ranges, seed and size."""
+TABLE = "metadata.csv"
+_BATCH = 16
+
+
+def image_name(index: int) -> str:
+    """The file of an image.
+
+    Example:
+        >>> image_name(7)
+        '00000007.png'
+    """
+    return f"{index:08d}.png"
+
+
+def to_bytes(images: Tensor) -> Tensor:
+    """Images in [0, 1] as 8 bits, rounded to the nearest level, channels last: shape `(batch, size, size, 3)`.
+
+    Example:
+        >>> to_bytes(torch.tensor([0.0, 0.5, 1.0]).view(1, 3, 1, 1)).flatten().tolist()
+        [0, 128, 255]
+    """
+    return images.mul(255).round_().to(torch.uint8).permute(0, 2, 3, 1).cpu()
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file that is there whole or not at all; what a power failure leaves of it, checksums find."""
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    try:
+        partial.write_bytes(content)
+        os.replace(partial, path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+
+
+def encoded(pixels: Tensor) -> bytes:
+    """A PNG file of pixels, uint8, shape `(height, width, 3)`."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels.numpy()).save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def is_sound(path: Path, size: int) -> bool:
+    """Whether a file is a whole PNG of that size: the checksums of all its parts hold.
+
+    Example:
+        >>> path = getfixture("tmp_path") / image_name(0)
+        >>> write_whole(path, encoded(torch.zeros(32, 32, 3, dtype=torch.uint8)))
+        >>> is_sound(path, 32), is_sound(path, 64)
+        (True, False)
+        >>> write_whole(path, path.read_bytes()[:-5])
+        >>> is_sound(path, 32)
+        False
+    """
+    try:
+        with Image.open(path, formats=["PNG"]) as image:
+            whole = image.size == (size, size)
+            image.verify()
+        return whole
+    except (OSError, SyntaxError, ValueError):
+        return False
+
+
+def _claim(folder: Path, identity: dict[str, Any]) -> None:
+    """Begin a folder, or go on with it.
+
+    Raises:
+        ValueError: if it holds other images.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    path, content = folder / IDENTITY, (json.dumps(identity, indent=1) + "\n").encode()
+    if not path.exists():
+        if any(folder.glob("*.png")):
+            raise ValueError(f"{folder} holds images, but no {IDENTITY} that says which; choose another folder.")
+        write_whole(path, content)
+    elif path.read_bytes() != content:
+        begun = " ".join(path.read_text(encoding="utf-8", errors="replace").split())
+        raise ValueError(
+            f"{folder} was begun with {begun}, got {json.dumps(identity)}; give the same values, or another folder."
+        )
+
+
+def _write_table(patterns: PatternSet, folder: Path, seed: int, indices: Tensor) -> None:
+    columns: dict[str, list] = {"file_name": [image_name(index) for index in indices.tolist()]}
+    if patterns.labels is not None:
+        columns["label"] = patterns.classes(seed, indices).tolist()
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerows([columns, *zip(*columns.values(), strict=True)])
+    write_whole(folder / TABLE, text.getvalue().encode())
+
+
+def _batches(missing: Sequence[int]) -> Iterator[Sequence[int]]:
+    return (missing[first : first + _BATCH] for first in range(0, len(missing), _BATCH))
+
+
+def render(
+    patterns: PatternSet, folder: Path, num_images: int, size: int, seed: int, device: torch.device | str = "cpu"
+) -> int:
+    """Write images 0 to `num_images` - 1 of a stream; those that are there and whole stay.
+
+    Args:
+        patterns: What images.
+        folder: Created if missing.
+        num_images: How many files there are in the end; more than before adds to them.
+        size: Side in pixels.
+        seed: Which stream.
+        device: Where to make them.
+
+    Returns:
+        How many were written.
+
+    Raises:
+        ValueError: if the folder holds other images, or as `PatternSet.images`.
+        OSError: if it cannot be written.
+    """
+    ranges = {name: list(value) if isinstance(value, tuple) else value for name, value in patterns.overrides.items()}
+    patterns.drawing(seed, [0], size)  # refuses what cannot be before there is a folder
+    _claim(folder, {"patterns": patterns.name, "ranges": ranges, "seed": seed, "size": size})
+    missing = [index for index in range(num_images) if not is_sound(folder / image_name(index), size)]
+    with tqdm(total=num_images, initial=num_images - len(missing), unit="image", leave=False, disable=None) as bar:
+        for batch in _batches(missing):
+            pixels = to_bytes(patterns.images(seed, batch, size, device))
+            for index, image in zip(batch, pixels, strict=True):
+                write_whole(folder / image_name(index), encoded(image))
+            bar.update(len(batch))
+    _write_table(patterns, folder, seed, torch.arange(num_images))
+    return len(missing)
+
+
+def _ranges(text: str) -> dict[str, Any]:
+    try:
+        ranges = json.loads(text)
+    except ValueError:
+        ranges = None
+    if not isinstance(ranges, dict):
+        raise ValueError(f"--ranges is JSON such as '{{\"steps\": 32}}', got {text!r}.")
+    return ranges
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    parser.add_argument("patterns", metavar="SET", help=", ".join(PATTERNS))
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--num_images", type=int, default=1000)
+    parser.add_argument("--size", type=int, default=256, help="side in pixels")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--ranges", default="{}", help="ranges with other values, as JSON by name")
+    parser.add_argument("--device", default="cpu", help="where to make them: cpu, cuda, ...")
+    known = parser.parse_args(arguments)
+    try:
+        if known.num_images < 1:
+            raise ValueError(f"--num_images is 1 or more, got {known.num_images}.")
+        patterns = get_patterns(known.patterns, **_ranges(known.ranges))
+        written = render(patterns, known.folder, known.num_images, known.size, known.seed, known.device)
+    except ValueError as error:
+        parser.exit(2, f"{parser.prog}: {error}\n")
+    except OSError as error:
+        parser.exit(
+            1, f"{parser.prog}: {known.folder} could not be written: {error}. Whole files are kept; make room there.\n"
+        )
+    except KeyboardInterrupt:
+        parser.exit(130, f"{parser.prog}: stopped; whole files are kept, and the same command goes on.\n")
+    sys.stderr.write(f"{known.folder}: {written} images written, {known.num_images} there, {TABLE}\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,92 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from audiopg.data_scripts.patterns import get_patterns
+from audiopg.data_scripts.patterns.render import image_name, main, render
+
+
+def content(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_files_hold_the_images_and_the_table_their_labels(tmp_path):
+    assert render(get_patterns("shaders"), tmp_path, num_images=3, size=40, seed=7) == 3
+    expected = get_patterns("shaders").images(7, [0, 1, 2], size=40)
+    for index in range(3):
+        pixels = np.array(Image.open(tmp_path / image_name(index)))
+        assert np.abs(pixels / 255 - expected[index].permute(1, 2, 0).numpy()).max() <= 0.5 / 255 + 1e-6
+    labels = get_patterns("shaders").classes(7, range(3)).tolist()
+    rows = (tmp_path / "metadata.csv").read_text().splitlines()
+    assert rows == ["file_name,label", *(f"{image_name(i)},{labels[i]}" for i in range(3))]
+
+
+def test_a_killed_run_goes_on_and_damaged_files_are_written_again(tmp_path):
+    command = [sys.executable, "-m", "audiopg.data_scripts.patterns.render", "ifs"]
+    options = ["--num_images", "90", "--size", "64", "--seed", "3"]
+    killed = tmp_path / "killed"
+    with subprocess.Popen([*command, str(killed), *options], stderr=subprocess.DEVNULL) as process:
+        while len(list(killed.glob("*.png"))) < 5:
+            assert process.poll() is None
+            time.sleep(0.01)
+        os.kill(process.pid, signal.SIGKILL)
+    there = sorted(killed.glob("*.png"))
+    assert 5 <= len(there) < 90
+    there[0].write_bytes(there[0].read_bytes()[:-9])
+    flipped = bytearray(there[1].read_bytes())
+    flipped[len(flipped) // 2] ^= 1
+    there[1].write_bytes(flipped)
+    there[2].write_bytes(b"")
+    for partial in killed.glob("*.partial"):
+        partial.unlink()
+    times = {path: path.stat().st_mtime_ns for path in there[3:]}
+    render(get_patterns("ifs"), killed, num_images=90, size=64, seed=3)
+    render(get_patterns("ifs"), tmp_path / "whole", num_images=90, size=64, seed=3)
+    assert content(killed) == content(tmp_path / "whole")
+    assert times == {path: path.stat().st_mtime_ns for path in there[3:]}
+
+
+def test_a_folder_grows_and_its_first_images_stay(tmp_path):
+    patterns = get_patterns("shaders", **{"class": 4})
+    render(patterns, tmp_path, num_images=2, size=32, seed=0)
+    first = content(tmp_path)
+    assert render(patterns, tmp_path, num_images=4, size=32, seed=0) == 2
+    assert {name: data for name, data in content(tmp_path).items() if name in first} | {
+        "metadata.csv": first["metadata.csv"]
+    } == first
+    assert json.loads((tmp_path / "patterns.json").read_text())["ranges"] == {"class": 4}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nothing", "{folder}"], "Sets of patterns are"),
+        (["ifs", "{folder}", "--ranges", "steps=3"], "--ranges is JSON"),
+        (["ifs", "{folder}", "--ranges", '{"stops": 3}'], "got stops"),
+        (["ifs", "{folder}", "--num_images", "0"], "1 or more, got 0"),
+        (["ifs", "{folder}", "--size", "5"], "32 or more, got 5"),
+    ],
+)
+def test_bad_input_is_named_and_leaves_no_folder(tmp_path, capsys, arguments, message):
+    folder = tmp_path / "out"
+    with pytest.raises(SystemExit) as stopped:
+        main([argument.format(folder=folder) if "{folder}" in argument else argument for argument in arguments])
+    assert stopped.value.code == 2
+    assert message in capsys.readouterr().err
+    assert not folder.exists()
+
+
+def test_a_folder_of_other_images_is_refused(tmp_path):
+    render(get_patterns("shaders"), tmp_path, num_images=1, size=32, seed=0)
+    with pytest.raises(ValueError, match=r"was begun with .*give the same values, or another folder"):
+        render(get_patterns("shaders"), tmp_path, num_images=1, size=32, seed=1)
+    (tmp_path / "patterns.json").unlink()
+    with pytest.raises(ValueError, match=r"holds images, but no patterns\.json"):
+        render(get_patterns("shaders"), tmp_path, num_images=1, size=32, seed=0)
