@@ -23,7 +23,8 @@ from transformers import PreTrainedModel
 from audiopg.data_scripts.synthesis import Preset
 from audiopg.model_cards import TEMPLATES
 from audiopg.modeling.configuration_audiopg import MINIMUM_TRANSFORMERS
-from audiopg.modeling.feature_extraction_audiopg import AudioPGFeatureExtractor
+from audiopg.modeling.feature_extraction_audiopg import LogMelFeatureExtractor
+from audiopg.modeling.modeling_audiopg import AudioPGForPreTraining
 from audiopg.training.evaluation.results import FROZEN, PRETRAINED, format_results, row_of
 from audiopg.training.objectives.evidence import run_saw_real_data, saw_real_data
 from audiopg.training.objectives.recipe import PretrainingRecipe
@@ -55,7 +56,7 @@ def _encoder_card(
     template: str,
     name: str,
     model: PreTrainedModel,
-    feature_extractor: AudioPGFeatureExtractor,
+    feature_extractor: LogMelFeatureExtractor,
     *,
     saw: bool | None,
     tags: list[str],
@@ -63,13 +64,13 @@ def _encoder_card(
     eval_results: list[EvalResult] | None = None,
     **values: Any,
 ) -> ModelCard:
-    """The card of a masked autoencoder, or of its encoder alone."""
+    """The card of an encoder of ours, with its decoder or without."""
     card_data = ModelCardData(
         license=license_name,
         library_name="transformers",
         pipeline_tag="audio-feature-extraction",  # of the pipeline in the folder; "feature-extraction" takes text
         tags=[
-            *("audio", "audiopg", "masked-autoencoder", "self-supervised"),
+            *("audio", "audiopg", "self-supervised"),
             *tags,
             *(["no-real-data"] if saw is False else []),
         ],
@@ -94,7 +95,7 @@ def pretrained_card(
     recipe: PretrainingRecipe,
     run: Mapping[str, Any],
     model: PreTrainedModel,
-    feature_extractor: AudioPGFeatureExtractor,
+    feature_extractor: LogMelFeatureExtractor,
     results: Mapping[str, Any],
     license_name: str,
 ) -> ModelCard:
@@ -112,13 +113,19 @@ def pretrained_card(
         The card, with its metadata.
     """
     probed = probe_report(results["benchmark"]) if results.get("benchmark") else None
+    redraws = isinstance(model, AudioPGForPreTraining)
+    tags = {
+        "masked-autoencoder": redraws,
+        "contrastive-learning": recipe.is_contrastive,
+        "synthetic-data": not recipe.recordings,
+    }
     return _encoder_card(
         "pretrained",
         recipe.name,
         model,
         feature_extractor,
         saw=run_saw_real_data(recipe, feature_extractor.statistics),
-        tags=["synthetic-data"] if recipe.preset else [],
+        tags=[tag for tag, holds in tags.items() if holds],
         license_name=license_name,
         eval_results=[_eval_result(probed, FROZEN, f" of a {probed['probe']} probe on frozen embeddings")]
         if probed
@@ -127,6 +134,8 @@ def pretrained_card(
         probe_table=format_results(probed) if probed else "not measured.",
         recipe=recipe,
         synthesis=given(recipe.synthesis),
+        voices=given(recipe.voices) if recipe.voices else {},
+        redraws=redraws,
         run=run,
         results=results,
     )
@@ -135,7 +144,7 @@ def pretrained_card(
 def converted_card(
     name: str,
     model: PreTrainedModel,
-    feature_extractor: AudioPGFeatureExtractor,
+    feature_extractor: LogMelFeatureExtractor,
     source: str,
     license_name: str | None,
 ) -> ModelCard:
@@ -158,7 +167,7 @@ def converted_card(
         model,
         feature_extractor,
         saw=saw,
-        tags=[],
+        tags=["masked-autoencoder"],
         license_name=license_name,
         source=source,
         environment=environment(),

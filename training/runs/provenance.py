@@ -9,6 +9,7 @@ import torch
 
 import audiopg
 from audiopg.data_scripts.synthesis import SYNTHESIZER_VERSION
+from audiopg.data_scripts.voices import VOICES_VERSION
 
 _PACKAGES = ("torch", "transformers", "accelerate", "numpy")
 
@@ -35,15 +36,15 @@ def _cpu_name() -> str:
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python, the synthesizer, this package and those that its numbers depend on.
+    """Versions of Python, the synthesizers, this package and those that its numbers depend on.
 
     Example:
         >>> sorted(versions())[:3]
         ['accelerate', 'audiopg', 'numpy']
     """
     found = {name: importlib.metadata.version(name) for name in _PACKAGES}
-    ours = {"audiopg": audiopg.__version__, "synthesizer": SYNTHESIZER_VERSION, "python": platform.python_version()}
-    return {**ours, **found}
+    synthesizers = {"synthesizer": SYNTHESIZER_VERSION, "voices": VOICES_VERSION}
+    return {"audiopg": audiopg.__version__, **synthesizers, "python": platform.python_version(), **found}
 
 
 def commit() -> str | None:
