@@ -16,15 +16,15 @@ WAVES = ("plane wave", "circular", "elliptic", "hyperbolic")
 def _stretched(channels: Tensor) -> Tensor:
     """Every channel of every image from 0, its smallest value, to 1, its largest."""
     low, high = channels.amin(dim=(2, 3), keepdim=True), channels.amax(dim=(2, 3), keepdim=True)
-    return (channels - low) / (high - low)
+    return (channels - low).div_(high - low)
 
 
 def gradient_noise(y: Tensor, x: Tensor, gradients: Tensor) -> Tensor:
     r"""Perlin's noise on a grid of places (Perlin, "Improving Noise", 2002), as two matrix products.
 
-    Each point (i, j) of the lattice adds its slope times a window: $\sum_{ij} w(y - i)\, w(x - j)\, (g^y_{ij} (y - i) +
-    g^x_{ij} (x - j))$ with $w(t) = 1 - (6 |t|^5 - 15 t^4 + 10 |t|^3)$ where $|t| < 1$. On a grid both windows depend
-    on one coordinate alone.
+    Each point (i, j) of the lattice adds its slope times a window:
+    $\sum_{ij} w(y - i)\, w(x - j)\, (g^y_{ij} (y - i) + g^x_{ij} (x - j))$ with
+    $w(t) = 1 - (6 |t|^5 - 15 t^4 + 10 |t|^3)$ where $|t| < 1$. On a grid both windows depend on one coordinate alone.
 
     Args:
         y: Vertical places, from 0 to the last row of the lattice, float32, shape `(batch, 1, height)`.
@@ -46,32 +46,33 @@ def gradient_noise(y: Tensor, x: Tensor, gradients: Tensor) -> Tensor:
 
 
 def _windows(place: Tensor, points: int) -> tuple[Tensor, Tensor]:
-    """Of every place in every point's window: the window, and the window times the distance; `(.., places, points)`."""
+    """The window of every point at every place, and the window times the distance, shape `(.., places, points)`."""
     distance = place[..., None] - torch.arange(points, device=place.device)
     t = distance.abs().clamp(max=1)
     window = 1 - t**3 * (t * (6 * t - 15) + 10)
     return window, window * distance
 
 
-def _perlin(drawing: Drawing) -> Tensor:
+def _octave(drawing: Drawing, octave: int) -> Tensor:
+    """Gradient noise of one lattice, shape `(batch, 3, size, size)`."""
     ranges, size = drawing.ranges, drawing.size
-    octaves, most = drawing.sample("octaves"), int(ranges["octaves"].high)
-    cells, gain, lacunarity = (
-        drawing.sample("cells").float(),
-        drawing.sample("gain").float(),
-        drawing.sample("lacunarity"),
-    )
+    scale = (drawing.sample("cells") * drawing.sample("lacunarity") ** octave).float()
+    points = math.ceil(ranges["cells"].high * ranges["lacunarity"].high ** octave) + 2
     pixels = (torch.arange(size, device=drawing.device) + 0.5) / size
-    channels = torch.zeros(len(cells), 3, size, size, device=drawing.device)
-    for octave in range(most):
-        scale = cells * lacunarity.float() ** octave
-        points = math.ceil(ranges["cells"].high * ranges["lacunarity"].high ** octave) + 2
-        shift = drawing.uniform(f"shift_{octave}", 2).float()
-        y, x = (pixels * scale[:, None] + shift[:, axis, None] for axis in (0, 1))
-        angle = math.pi * white_noise(drawing.keys(f"gradient_{octave}"), 3 * points**2).view(-1, 3, points, points)
-        noise = gradient_noise(y[:, None], x[:, None], torch.stack([angle.sin(), angle.cos()]))
-        amplitude = torch.where(octave < octaves, gain**octave, 0.0)
-        channels += noise * amplitude[:, None, None, None]
+    shift = drawing.uniform(f"shift_{octave}", 2).float()
+    y, x = (pixels * scale[:, None] + shift[:, axis, None] for axis in (0, 1))
+    angle = math.pi * white_noise(drawing.keys(f"gradient_{octave}"), 3 * points**2).view(-1, 3, points, points)
+    return gradient_noise(y[:, None], x[:, None], torch.stack([angle.sin(), angle.cos()]))
+
+
+def _perlin(drawing: Drawing) -> Tensor:
+    octaves, gain = drawing.sample("octaves"), drawing.sample("gain").float()
+    channels = torch.zeros(len(octaves), 3, drawing.size, drawing.size, device=drawing.device)
+    for octave in range(int(drawing.ranges["octaves"].high)):
+        images = torch.nonzero(octaves > octave).squeeze(1)
+        if len(images):
+            noise = _octave(drawing.of(images), octave)
+            channels.index_add_(0, images, noise.mul_(gain[images, None, None, None] ** octave))
     return _stretched(channels)
 
 

@@ -1,33 +1,33 @@
-"""Dead leaves: images filled with random shapes of one colour each that hide one another.
+"""Dead leaves: images filled with random shapes of one colour each, painted over one another until no pixel is open.
 
-Made from the nearest leaf to the farthest until no pixel is left open (Kendall & Thönnes, "Perfect simulation in
-stochastic geometry", 1999). Painted over one another until the cover is complete, as in the original code, the leaves
-that happen to close it would be too large and lie on top.
+Most leaves are hidden in the end, so none is painted: the few that are seen are found from the last one back.
 """
 
 import math
 from collections.abc import Callable, Mapping
+from copy import copy
 from functools import lru_cache
 
 import torch
 from torch import Tensor
 
-from audiopg.data_scripts.patterns.pattern_set import Drawing, PatternSet
+from audiopg.data_scripts.patterns.pattern_set import Drawing, PatternSet, elements_at_once
 from audiopg.data_scripts.patterns.statistical import RANGES_OF_COLOUR_AND_MARGINALS, spectrum_colour_wmm
 from audiopg.data_scripts.synthesis import Choice, Range
 
 SHAPES = ("circle", "square", "oriented square", "rectangle", "triangle", "quadrilateral")
 _SOURCE = (
-    'Baradad et al., "Learning to See by Looking at Noise" (2021). Theirs paint over one another until no pixel is '
-    "black; these go from front to back, which has the distribution that the model means."
+    'Baradad et al., "Learning to See by Looking at Noise" (2021). A pixel belongs to a leaf if its centre does, and '
+    "leaves are painted until the cover is complete, however many that takes."
 )
 _FIRST_LEAVES = 384
-"""Leaves that look at all their pixels. They hide some 99 % of the image; of those behind, only open pixels are asked."""
+"""Leaves that look at all their pixels. They hide some 99 % of an image; of the others, only open pixels are asked."""
+_SMALLEST_WINDOW = 8
+_NONE = torch.iinfo(torch.int64).max
 _LEAVES = 2048
 """Leaves that are drawn at first; doubled where they do not cover an image."""
+_MOST_LEAVES = 1 << 16
 _LEAVES_PER_ROUND = 128
-_PIXELS_AT_ONCE = {"cpu": 1 << 17, "cuda": 1 << 25}
-"""Elements of the largest temporary tensor: what fits into a cache, or keeps a GPU busy."""
 
 
 @lru_cache(maxsize=8)
@@ -59,7 +59,7 @@ def _corners(drawing: Drawing, num_leaves: int) -> tuple[Tensor, Tensor]:
     turn = drawing.uniform("turn", num_leaves)[..., None] * 2 * math.pi
     half = drawing.uniform("diagonal", num_leaves)[..., None] * math.pi / 2
     around = drawing.uniform("corner", num_leaves, 4) * 2 * math.pi
-    quarters = torch.arange(4, device=drawing.device) * (math.pi / 2) + math.pi / 4
+    quarters = torch.arange(4, dtype=torch.float64, device=drawing.device) * (math.pi / 2) + math.pi / 4
     corners = quarters + torch.where(shape == SHAPES.index("oriented square"), turn, 0.0)
     rectangle = torch.cat([half, math.pi - half, math.pi + half, 2 * math.pi - half], dim=2)
     corners = torch.where(shape == SHAPES.index("rectangle"), rectangle, corners)
@@ -84,105 +84,147 @@ def _sides(corners: Tensor, is_circle: Tensor, radius: Tensor) -> Tensor:
     return torch.stack([normal.cos(), normal.sin(), distance], dim=-1).float()
 
 
-def _is_inside(x: Tensor, y: Tensor, sides: Tensor, radius: Tensor) -> Tensor:
-    """Whether pixels at (x, y) from the centre of a leaf belong to it; all broadcast, `sides` but for its last two."""
-    outside = (x * x - radius * radius) + y * y
+def _is_inside(x: Tensor, y: Tensor, sides: Tensor) -> Tensor:
+    """Whether pixels at (x, y) from the centre of a leaf lie within all its sides `(leaves, 4, 3)`; all broadcast."""
+    shape = (-1, *[1] * (max(x.dim(), y.dim()) - 1))
+    inside = None
     for a, b, c in (side.unbind(-1) for side in sides.unbind(-2)):
-        outside = torch.maximum(outside, (a * x - c) + b * y)
-    return outside <= 0
+        within = (a.view(shape) * x - c.view(shape)) + b.view(shape) * y <= 0
+        inside = within if inside is None else inside.logical_and_(within)
+    return inside
 
 
 class _Leaves:
-    """The leaves of a batch of images, the nearest first: centres, radii and sides."""
+    """The leaves of a batch of images, the nearest first; everything of shape `(batch, leaves)` and float32.
+
+    Attributes:
+        x: Column of the centre.
+        y: Its row.
+        radius: Of the circle that the leaf lies in, in pixels.
+        sides: See `_sides`.
+        extent: How far it reaches horizontally or vertically, in pixels.
+    """
 
     def __init__(self, drawing: Drawing, number: int):
         places = drawing.uniform("centre", number, 2) * drawing.size
-        self.x, self.y = places.long().unbind(-1)
-        self.radius = _radii(drawing, number)
-        self.sides = _sides(*_corners(drawing, number), self.radius)
+        self.x, self.y = places.floor().float().unbind(-1)
+        radius = _radii(drawing, number)
+        corners, is_circle = _corners(drawing, number)
+        reach = torch.maximum(corners.cos().abs(), corners.sin().abs()).amax(dim=-1)
+        self.extent = (radius * torch.where(is_circle, 1.0, reach)).float()
+        self.radius, self.sides = radius.float(), _sides(corners, is_circle, radius)
+
+    def seen_from(self, last: Tensor) -> "_Leaves":
+        """In the order from leaf number `last` of every image back to its first, which is repeated then."""
+        order = (last[:, None] - torch.arange(self.radius.shape[1], device=last.device)).clamp(min=0)
+        image = torch.arange(len(last), device=last.device)[:, None]
+        turned = copy(self)
+        for name, values in vars(self).items():
+            setattr(turned, name, values[image, order])
+        return turned
 
 
 def _paint_first(nearest: Tensor, leaves: _Leaves) -> None:
     """Put the number of the nearest of the first leaves into every pixel, in windows just wide enough for a leaf."""
     size = nearest.shape[-1]
-    radius = leaves.radius[:, :_FIRST_LEAVES]
-    widths = [min(16 << step, size) for step in range(32) if 8 << step < size]
-    wanted = torch.bucketize(2 * radius + 1, torch.tensor(widths[:-1], device=radius.device))
+    wanted = 2 * leaves.extent[:, :_FIRST_LEAVES].floor() + 1
+    widths = [round(_SMALLEST_WINDOW * 1.25**step) for step in range(64)]
+    widths = [*(width for width in widths if width < size), size]
+    step_of = torch.bucketize(wanted, torch.tensor(widths[:-1], device=nearest.device))
     for step, width in enumerate(widths):
-        image, leaf = torch.nonzero(wanted == step, as_tuple=True)
-        at_once = max(1, _PIXELS_AT_ONCE[nearest.device.type] // width**2)
+        image, leaf = torch.nonzero(step_of == step, as_tuple=True)
+        at_once = max(1, elements_at_once(nearest.device) // width**2)
         for images, numbers in zip(image.split(at_once), leaf.split(at_once), strict=True):
             _paint_windows(nearest, leaves, images, numbers, width)
 
 
 def _paint_windows(nearest: Tensor, leaves: _Leaves, image: Tensor, leaf: Tensor, width: int) -> None:
     size = nearest.shape[-1]
-    x, y = leaves.x[image, leaf], leaves.y[image, leaf]
+    x, y, radius = leaves.x[image, leaf], leaves.y[image, leaf], leaves.radius[image, leaf]
     left, top = ((centre - width // 2).clamp(0, size - width) for centre in (x, y))
     steps = torch.arange(width, device=image.device)
-    columns, rows = (left[:, None] + steps)[:, None, :], (top[:, None] + steps)[:, :, None]
-    inside = _is_inside(
-        (columns - x[:, None, None]).float(),
-        (rows - y[:, None, None]).float(),
-        leaves.sides[image, leaf][:, None, None],
-        leaves.radius[image, leaf].float()[:, None, None],
-    )
-    pixels = (image[:, None, None] * size + rows) * size + columns
-    numbers = leaf[:, None, None].expand_as(pixels)
-    nearest.view(-1).scatter_reduce_(0, pixels[inside], numbers[inside], "amin")
+    columns, rows = (left - x)[:, None, None] + steps, (top - y)[:, None, None] + steps[:, None]
+    inside = columns * columns + rows * rows <= (radius * radius)[:, None, None]
+    inside &= _is_inside(columns, rows, leaves.sides[image, leaf])
+    corner = (image * size + top.long()) * size + left.long()
+    pixels = (steps[:, None] * size + steps).flatten()
+    which, place = torch.nonzero(inside.flatten(1), as_tuple=True)
+    nearest.view(-1).scatter_reduce_(0, corner[which] + pixels[place], leaf[which], "amin")
 
 
-def _open_behind(nearest: Tensor, leaves: _Leaves, first: int, none: int) -> None:
+def _fill_behind(nearest: Tensor, leaves: _Leaves, first: int) -> None:
     """Put the number of the nearest leaf from number `first` on into every pixel that has none yet."""
-    size, number = nearest.shape[-1], leaves.radius.shape[1]
-    pixels = torch.nonzero(nearest.view(-1) == none).squeeze(1)
+    size, number, flat = nearest.shape[-1], leaves.radius.shape[1], nearest.view(-1)
+    pixels = torch.nonzero(flat == _NONE).squeeze(1)
     for start in range(first, number, _LEAVES_PER_ROUND):
+        for part in pixels.split(max(1, elements_at_once(nearest.device) // _LEAVES_PER_ROUND)):
+            _fill_pixels(flat, leaves, part, size, slice(start, min(start + _LEAVES_PER_ROUND, number)))
+        pixels = pixels[flat[pixels] == _NONE]
         if not len(pixels):
             return
-        several = slice(start, start + _LEAVES_PER_ROUND)
-        still_open = []
-        for part in pixels.split(max(1, _PIXELS_AT_ONCE[nearest.device.type] // _LEAVES_PER_ROUND)):
-            image = part // size**2
-            row, column = (part // size % size)[:, None], (part % size)[:, None]
-            inside = _is_inside(
-                (column - leaves.x[image, several]).float(),
-                (row - leaves.y[image, several]).float(),
-                leaves.sides[image, several],
-                leaves.radius[image, several].float(),
-            )
-            covered = inside.any(dim=1)
-            nearest.view(-1)[part[covered]] = start + inside[covered].byte().argmax(dim=1)
-            still_open.append(part[~covered])
-        pixels = torch.cat(still_open)
 
 
-def nearest_leaves(drawing: Drawing) -> tuple[Tensor, int]:
-    """Which leaf every pixel shows.
+def _fill_pixels(flat: Tensor, leaves: _Leaves, pixels: Tensor, size: int, several: slice) -> None:
+    """Ask each pixel for the leaves whose circle it lies in, and these alone for their sides."""
+    image = pixels // size**2
+    row, column = (pixels // size % size).float(), (pixels % size).float()
+    x, y, radius = (
+        values[:, several].contiguous().index_select(0, image) for values in (leaves.x, leaves.y, leaves.radius)
+    )
+    near = (column[:, None] - x).square_() + (row[:, None] - y).square_() <= radius.square_()
+    which, leaf = torch.nonzero(near, as_tuple=True)
+    x, y = column[which] - x[which, leaf], row[which] - y[which, leaf]
+    leaf = leaf + several.start
+    inside = _is_inside(x, y, leaves.sides[image[which], leaf])
+    flat.scatter_reduce_(0, pixels[which[inside]], leaf[inside], "amin")
+
+
+def _first_leaves(drawing: Drawing) -> tuple[Tensor, _Leaves]:
+    """Of every pixel the number of the first leaf that it lies in, int64, shape `(batch, size, size)`; and the leaves.
+
+    Raises:
+        ValueError: if 65 536 leaves, the most that can be drawn, do not cover an image.
+    """
+    number, done = _LEAVES, _FIRST_LEAVES
+    first = torch.full((len(drawing.indices), drawing.size, drawing.size), _NONE, device=drawing.device)
+    leaves = _Leaves(drawing, number)
+    _paint_first(first, leaves)
+    _fill_behind(first, leaves, done)
+    while bool((first == _NONE).any()):
+        done, number = number, 2 * number
+        if number > _MOST_LEAVES:
+            raise ValueError(f"{done} leaves leave a pixel open; enlarge radius, got {drawing.ranges['radius']}.")
+        leaves = _Leaves(drawing, number)
+        _fill_behind(first, leaves, done)
+    return first, leaves
+
+
+def visible_leaves(drawing: Drawing) -> tuple[Tensor, int]:
+    """Which leaf every pixel shows: of those painted until no pixel is left open, the last that it lies in.
+
+    The first leaves of all pixels tell which leaf closes the cover; seen from that one, the visible leaf of a pixel is
+    again the first that it lies in.
 
     Args:
         drawing: Of a set of dead leaves.
 
     Returns:
-        Numbers of leaves, 0 the nearest, int64, shape `(batch, size, size)`; and how many were drawn per image.
+        Numbers of leaves in the order of painting, int64, shape `(batch, size, size)`; and how many there may be.
 
     Raises:
-        ValueError: if 65 536 leaves do not cover an image.
+        ValueError: if 65 536 leaves, the most that can be drawn, do not cover an image.
     """
-    number, first, none = _LEAVES, _FIRST_LEAVES, torch.iinfo(torch.int64).max
-    nearest = torch.full((len(drawing.indices), drawing.size, drawing.size), none, device=drawing.device)
-    leaves = _Leaves(drawing, number)
+    first, leaves = _first_leaves(drawing)
+    last, number = first.flatten(1).amax(dim=1), leaves.radius.shape[1]
+    leaves = leaves.seen_from(last)
+    nearest = first.fill_(_NONE)
     _paint_first(nearest, leaves)
-    _open_behind(nearest, leaves, first, none)
-    while bool((nearest == none).any()):
-        first, number = number, 2 * number
-        if number > 1 << 16:
-            raise ValueError(f"65 536 leaves leave a pixel open; enlarge radius, got {drawing.ranges['radius']}.")
-        _open_behind(nearest, _Leaves(drawing, number), first, none)
-    return nearest, number
+    _fill_behind(nearest, leaves, _FIRST_LEAVES)
+    return last[:, None, None] - nearest, number
 
 
 def _coloured(drawing: Drawing) -> Tensor:
-    nearest, number = nearest_leaves(drawing)
+    nearest, number = visible_leaves(drawing)
     colours = drawing.sample("colour", number, 3).float()
     batch = torch.arange(len(nearest), device=drawing.device)[:, None, None]
     return colours[batch, nearest].permute(0, 3, 1, 2).contiguous()
@@ -201,7 +243,7 @@ def _textures(seed: int, number: int, size: int, device: str) -> Tensor:
 
 def _textured(drawing: Drawing) -> Tensor:
     size = drawing.size
-    nearest, number = nearest_leaves(drawing)
+    nearest, number = visible_leaves(drawing)
     textures = _textures(drawing.seed, int(drawing.ranges["textures"].low), size, str(drawing.device))
     chosen = (drawing.uniform("texture", number) * len(textures)).long()
     shift = (drawing.uniform("texture_shift", number, 2) * size).long()

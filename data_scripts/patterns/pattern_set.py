@@ -5,7 +5,7 @@ drawn by its name from (seed, index), as in `counter_random`.
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
 
@@ -20,6 +20,16 @@ SIZE = 224
 
 SMALLEST = 32
 """Smallest side in pixels: below it most sets have nothing to show."""
+
+
+def elements_at_once(device: torch.device) -> int:
+    """Elements of a temporary tensor that fits into a CPU's cache, or keeps another device busy.
+
+    Example:
+        >>> elements_at_once(torch.device("cpu"))
+        131072
+    """
+    return 1 << 17 if device.type == "cpu" else 1 << 25
 
 
 @dataclass(frozen=True)
@@ -54,6 +64,10 @@ class Drawing:
     def normal(self, name: str, *size: int) -> Tensor:
         """Numbers of the standard normal distribution, float64, shape `(batch, *size)`."""
         return normal(self.seed, self.indices, name, size)
+
+    def of(self, positions: Tensor) -> "Drawing":
+        """Some of the images alone, int64 positions in the batch, shape `(some,)`."""
+        return replace(self, indices=self.indices[positions])
 
     def keys(self, name: str) -> Tensor:
         """64 random bits per image, for `white_noise`, shape `(batch,)`."""

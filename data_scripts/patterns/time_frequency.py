@@ -39,16 +39,12 @@ class _Layer:
     """
 
     def __init__(self, drawing: Drawing, images: Tensor, number: int):
-        self._drawing, self._number = (
-            Drawing(drawing.seed, drawing.indices[images], drawing.size, drawing.ranges),
-            number,
-        )
+        self._drawing, self._number = drawing.of(images), number
         steps = (torch.arange(drawing.size, device=drawing.device) + 0.5) / drawing.size
         self.time = steps * drawing.ranges["duration"].low
         highest = 2595 * math.log10(1 + drawing.ranges["highest"].low / _MEL_BREAK_HZ)
         self.hertz = mel_to_hz(steps.flip(0) * highest)[:, None]
         self.hertz_per_row = (self.hertz + _MEL_BREAK_HZ) * (math.log(10) / 2595 * highest / drawing.size)
-        self.row = torch.arange(drawing.size, device=drawing.device)[:, None].float()
         self.height = steps.flip(0)[:, None]
 
     def sample(self, name: str) -> Tensor:
