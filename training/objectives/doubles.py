@@ -6,13 +6,14 @@ the unit sphere and to spread all sounds over it (`contrastive`). Here
 
     synthesizer    the modular one of the paper (`voices`), or the one of AudioPG's clips (`preset`)
     encoder        the paper's ResNet18 on 0.96 s (`ResNetDoubles`), or AudioPG's Transformer on patches of clips of
-                   any length (`Doubles`), which may see a part of each, and redraw the rest beside
+                   any length (`Doubles`), which may see a part of each, redraw the rest and name what was drawn beside
 
 The Transformer is compared at a projection of the mean of its tokens, without a norm over the batch: it needs no
 statistics of other processes. The ResNet's batch normalisation takes those of all processes, and of both doubles.
 """
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 import torch
@@ -27,6 +28,7 @@ from audiopg.modeling.modeling_doppelganger import DoppelgangerModel
 from audiopg.training.engine.objective import LOSS
 from audiopg.training.engine.throughput import phase
 from audiopg.training.objectives.contrastive import doubles_losses, synchronise_batch_norm
+from audiopg.training.objectives.factor_heads import FactorReadout, factor_targets, heads_of, time_rows
 from audiopg.training.objectives.masked_audio import (
     MaskedAudio,
     flop_per_clip,
@@ -46,7 +48,7 @@ def total_loss(losses: Mapping[str, Tensor], recipe: DoublesRecipe) -> dict[str,
     """What is minimised, and what it is made of.
 
     Args:
-        losses: `alignment` and `uniformity`, and `reconstruction` where something is redrawn.
+        losses: `alignment` and `uniformity`, and perhaps `reconstruction` and `factors`.
         recipe: Their weights.
 
     Returns:
@@ -58,8 +60,9 @@ def total_loss(losses: Mapping[str, Tensor], recipe: DoublesRecipe) -> dict[str,
         -1.25
     """
     total = recipe.doubles_weight * (losses["alignment"] + losses["uniformity"])
-    if "reconstruction" in losses:
-        total = total + recipe.reconstruction_weight * losses["reconstruction"]
+    for name, weight in (("reconstruction", recipe.reconstruction_weight), ("factors", recipe.factors_weight)):
+        if name in losses:
+            total = total + weight * losses[name]
     return {LOSS: total, **losses}
 
 
@@ -69,6 +72,7 @@ class DoublesModel(AudioPGForPreTraining):
     Args:
         config: Of the autoencoder.
         recipe: Width of the head, and weights of the losses.
+        head_sizes: Of the heads that name what was drawn, as from `heads_of`.
 
     Example:
         >>> model = DoublesModel(AudioPGConfig.of_size("tiny"), DoublesRecipe())
@@ -76,22 +80,28 @@ class DoublesModel(AudioPGForPreTraining):
         ['loss', 'alignment', 'uniformity']
     """
 
-    def __init__(self, config: AudioPGConfig, recipe: DoublesRecipe) -> None:
+    def __init__(
+        self, config: AudioPGConfig, recipe: DoublesRecipe, head_sizes: Mapping[str, int] = MappingProxyType({})
+    ) -> None:
         super().__init__(config)
         self.recipe = recipe
         width = config.hidden_size
         self.projection = nn.Sequential(
             nn.Linear(width, width), nn.GELU(), nn.Linear(width, recipe.projection_size, bias=False)
         )
+        self.heads = FactorReadout(config, head_sizes) if recipe.factors_weight else None
         # What has no part in the loss gets no gradient, and processes would wait for it.
         self.decoder.requires_grad_(recipe.reconstruction_weight > 0)
 
-    def forward(self, input_values: Tensor, noise: Tensor | None) -> dict[str, Tensor]:
+    def forward(
+        self, input_values: Tensor, noise: Tensor | None, targets: Mapping[str, Tensor] | None = None
+    ) -> dict[str, Tensor]:
         """Losses of pairs.
 
         Args:
             input_values: Doubles beside each other, shape `(2 * batch, frames, mel bins)`.
             noise: Which patches the encoder sees, shape `(2 * batch, patches)`; None for all.
+            targets: What heads should say of each double, as from `factor_targets`.
 
         Returns:
             Scalars: `loss`, and those that it is made of.
@@ -100,6 +110,8 @@ class DoublesModel(AudioPGForPreTraining):
         losses = doubles_losses(self.projection(encoded.pooler_output))
         if self.recipe.reconstruction_weight:
             losses["reconstruction"] = redrawing_loss(self, encoded, input_values)
+        if self.heads is not None:
+            losses["factors"] = torch.stack(list(self.heads(encoded, targets).values())).mean()
         return total_loss(losses, self.recipe)
 
 
@@ -112,7 +124,8 @@ class Doubles(MaskedAudio):
     def build_model(cls, recipe: PretrainingRecipe) -> nn.Module:
         """The masked autoencoder of the same seed, with a head."""
         torch.manual_seed(recipe.seed)
-        return with_initial_weights(DoublesModel(recipe.config, recipe.doubles), recipe)
+        sizes = heads_of(recipe.clips) if recipe.doubles.factors_weight else {}
+        return with_initial_weights(DoublesModel(recipe.config, recipe.doubles, sizes), recipe)
 
     @classmethod
     def build_source(cls, recipe: PretrainingRecipe, measured: Mapping[str, Any]) -> Source:
@@ -135,22 +148,25 @@ class Doubles(MaskedAudio):
         """The masked autoencoder without the head; the encoder alone where no decoder was trained."""
         return released_model(recipe, weights, redraws=recipe.doubles.reconstruction_weight > 0)
 
-    def draw(self, examples: range) -> tuple[Any, dict[str, Tensor]]:
-        """Parameters of the doubles, and how each is augmented."""
-        indices = torch.arange(examples.start, examples.stop)
-        changes = draw_augmentations(self.recipe.seed, indices, _VIEWS) if self.recipe.doubles.augmented else {}
-        return self.source.draw(indices), changes
+    def draw(self, examples: range) -> tuple[Any, dict[str, Tensor], dict[str, Tensor]]:
+        """Parameters of the doubles, how each is augmented, and what is to be told of it."""
+        indices, doubles = torch.arange(examples.start, examples.stop), self.recipe.doubles
+        parameters = self.source.draw(indices)
+        changes = draw_augmentations(self.recipe.seed, indices, _VIEWS) if doubles.augmented else {}
+        targets = factor_targets(parameters, *time_rows(self.recipe)) if doubles.factors_weight else {}
+        return parameters, changes, targets
 
     def batch(self, examples: range, drawn: Any, device: torch.device) -> dict[str, Tensor]:
-        """`input_values`, shape `(2 * batch, frames, mel bins)`, and `noise`, shape `(2 * batch, patches)`."""
-        parameters, changes = drawn
+        """`input_values`, `(2 * batch, frames, mel bins)`; if need be `noise`, `(2 * batch, patches)`, and targets."""
+        parameters, changes, targets = drawn
         with phase("synthesis"):
             waveforms = self.source.waveforms(parameters, device)
         if changes:
             with phase("augmentation"):
                 moved = {name: value.to(device, non_blocking=True) for name, value in changes.items()}
                 waveforms = augment(waveforms, moved, sampling_rate=int(self.recipe.clips.sampling_rate))
-        return self.inputs(examples, waveforms)
+        told = {name: value.to(device, non_blocking=True) for name, value in targets.items()}
+        return {**self.inputs(examples, waveforms), **told}
 
     def inputs(self, examples: range, waveforms: Tensor) -> dict[str, Tensor]:
         """The same of doubles that are there already, shape `(2 * batch, samples)`."""
@@ -166,7 +182,8 @@ class Doubles(MaskedAudio):
 
     def loss(self, model: nn.Module, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Those of `DoublesModel`."""
-        return model(batch["input_values"], batch.get("noise"))
+        targets = {name: value for name, value in batch.items() if name not in ("input_values", "noise")}
+        return model(batch["input_values"], batch.get("noise"), targets)
 
 
 class ResNetDoublesModel(nn.Module):

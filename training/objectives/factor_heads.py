@@ -135,6 +135,56 @@ def time_targets(parameters: Parameters, rows: int, patch_seconds: float) -> Ten
     return torch.stack([sounds.any(dim=1), begins.any(dim=1)], dim=-1).float()
 
 
+def time_rows(recipe: PretrainingRecipe) -> tuple[int, float]:
+    """How many rows of patches a clip of the recipe has along time, and how long each lasts in s."""
+    rows = num_patches_of(recipe) // recipe.config.num_mel_patches
+    return rows, recipe.config.patch_size * HOP_LENGTH_SECONDS
+
+
+def factor_targets(parameters: Parameters, rows: int, patch_seconds: float) -> dict[str, Tensor]:
+    """Everything that heads should say of clips: `time` of `time_targets`, and `clip_targets`; arguments as of these.
+
+    Example:
+        >>> from audiopg.data_scripts.synthesis import draw
+        >>> list(factor_targets(draw("sine", seed=0, indices=[0], duration=0.32), rows=2, patch_seconds=0.16))
+        ['time', 'f0']
+    """
+    return {"time": time_targets(parameters, rows, patch_seconds), **clip_targets(parameters)}
+
+
+class FactorReadout(nn.ModuleDict):
+    """Linear heads on what an encoder sees: `time` on each of its tokens, the others on their mean.
+
+    Args:
+        config: Of the encoder.
+        sizes: Outputs of each clip-wise head, as from `heads_of`.
+    """
+
+    def __init__(self, config: AudioPGConfig, sizes: Mapping[str, int]) -> None:
+        super().__init__({name: nn.Linear(config.hidden_size, size) for name, size in {"time": 2, **sizes}.items()})
+        self.columns = config.num_mel_patches
+
+    def forward(self, encoded: Any, targets: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Loss of each head.
+
+        Args:
+            encoded: What the encoder returned.
+            targets: `time` as from `time_targets`, and those of `clip_targets`.
+
+        Returns:
+            Scalars by factor.
+        """
+        tokens = encoded.last_hidden_state[:, 1:]
+        # Which row of patches each visible token stands in: token i is the patch of rank i.
+        patch = encoded.ids_restore.argsort(dim=1)[:, : tokens.shape[1]]
+        row = (patch // self.columns)[..., None].expand(-1, -1, 2)
+        said = self["time"](tokens).float()
+        losses = {"time": nn.functional.binary_cross_entropy_with_logits(said, targets["time"].gather(1, row))}
+        clip_wise = {name: head for name, head in self.items() if name != "time"}
+        mean = encoded.pooler_output
+        return losses | {name: head_loss(name, head(mean).float(), targets[name]) for name, head in clip_wise.items()}
+
+
 class FactorHeadsModel(AudioPGForPreTraining):
     """The masked autoencoder with linear heads on what its encoder sees.
 
@@ -147,8 +197,7 @@ class FactorHeadsModel(AudioPGForPreTraining):
         >>> from audiopg.data_scripts.synthesis import draw
         >>> parameters = draw("reference", seed=0, indices=range(2), duration=0.64)
         >>> model = FactorHeadsModel(AudioPGConfig.of_size("tiny"), heads_of(parameters.preset), FactorsRecipe())
-        >>> targets = {"time": time_targets(parameters, 4, 0.16), **clip_targets(parameters)}
-        >>> losses = model(torch.randn(2, 64, 128), torch.rand(2, 32), targets)
+        >>> losses = model(torch.randn(2, 64, 128), torch.rand(2, 32), factor_targets(parameters, 4, 0.16))
         >>> list(losses)[:3]
         ['loss', 'reconstruction', 'factors']
     """
@@ -156,9 +205,7 @@ class FactorHeadsModel(AudioPGForPreTraining):
     def __init__(self, config: AudioPGConfig, head_sizes: Mapping[str, int], weights: FactorsRecipe) -> None:
         super().__init__(config)
         self.weights = weights
-        self.heads = nn.ModuleDict(
-            {name: nn.Linear(config.hidden_size, size) for name, size in {"time": 2, **head_sizes}.items()}
-        )
+        self.heads = FactorReadout(config, head_sizes)
         # What has no part in the loss gets no gradient, and processes would wait for it.
         self.decoder.requires_grad_(weights.reconstruction_weight > 0)
         self.heads.requires_grad_(weights.factors_weight > 0)
@@ -169,7 +216,7 @@ class FactorHeadsModel(AudioPGForPreTraining):
         Args:
             input_values: Shape `(batch, frames, mel bins)`.
             noise: Shape `(batch, patches)`.
-            targets: `time` as from `time_targets`, and those of `clip_targets`.
+            targets: As from `factor_targets`.
 
         Returns:
             Scalars: `loss`, and those that it is made of.
@@ -180,26 +227,11 @@ class FactorHeadsModel(AudioPGForPreTraining):
             losses["reconstruction"] = redrawing_loss(self, encoded, input_values)
         by_head: dict[str, Tensor] = {}
         if self.weights.factors_weight:
-            by_head = self._head_losses(encoded, targets)
+            by_head = self.heads(encoded, targets)
             losses["factors"] = torch.stack(list(by_head.values())).mean()
         parts = {"reconstruction": self.weights.reconstruction_weight, "factors": self.weights.factors_weight}
         total = torch.stack([parts[name] * value for name, value in losses.items()]).sum()
         return {LOSS: total, **losses, **{f"factors/{name}": value.detach() for name, value in by_head.items()}}
-
-    def _head_losses(self, encoded: Any, targets: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        tokens = encoded.last_hidden_state[:, 1:]
-        # Which row of patches each visible token stands in: token i is the patch of rank i.
-        patch = encoded.ids_restore.argsort(dim=1)[:, : tokens.shape[1]]
-        row = (patch // self.config.num_mel_patches)[..., None].expand(-1, -1, 2)
-        said = self.heads["time"](tokens).float()
-        losses = {
-            "time": nn.functional.binary_cross_entropy_with_logits(said, targets["time"].gather(1, row)),
-        }
-        mean = encoded.pooler_output
-        for name, head in self.heads.items():
-            if name != "time":
-                losses[name] = head_loss(name, head(mean).float(), targets[name])
-        return losses
 
 
 def head_loss(name: str, said: Tensor, target: Tensor) -> Tensor:
@@ -250,9 +282,7 @@ class FactorHeads(MaskedAudio):
     def draw(self, examples: range) -> tuple[Parameters, dict[str, Tensor]]:
         """Parameters of the clips, and what is to be told of them."""
         parameters: Parameters = super().draw(examples)
-        rows = num_patches_of(self.recipe) // self.recipe.config.num_mel_patches
-        patch_seconds = self.recipe.config.patch_size * HOP_LENGTH_SECONDS
-        return parameters, {"time": time_targets(parameters, rows, patch_seconds), **clip_targets(parameters)}
+        return parameters, factor_targets(parameters, *time_rows(self.recipe))
 
     def batch(self, examples: range, drawn: Any, device: torch.device) -> dict[str, Tensor]:
         """As of `MaskedAudio`, and the targets by name."""
