@@ -48,7 +48,7 @@ class DoppelgangerModel(ResNetPreTrainedModel):
         (torch.Size([2, 3, 512]), torch.Size([2, 512]))
     """
 
-    config: DoppelgangerConfig
+    config: DoppelgangerConfig  # type: ignore[assignment]
     base_model_prefix = "doppelganger"
     main_input_name = "input_values"
     input_modalities = ("audio",)

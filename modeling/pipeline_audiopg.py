@@ -48,6 +48,7 @@ class AudioPGFeatureExtractionPipeline(ChunkPipeline):
     _load_feature_extractor: Any = True
     _load_tokenizer: Any = False
     feature_extractor: Any
+    model: Any  # one of ours
 
     def __call__(self, inputs: Any, **options: Any) -> Any:  # type: ignore[override]
         """Embed one recording, a list of them, or a data set.

@@ -16,13 +16,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from transformers import AutoConfig, AutoFeatureExtractor, AutoModel
 
+import audiopg  # noqa: F401 - registers our classes
 from audiopg.data_scripts.probe_clips import FACTORS, PROBE_SETS
 from audiopg.data_scripts.synthesis import Preset, draw, get_preset, render
 from audiopg.modeling.audio_audiopg import match_length, read_audio
-from audiopg.modeling.configuration_audiopg import AudioPGConfig
-from audiopg.modeling.feature_extraction_audiopg import AudioPGFeatureExtractor
-from audiopg.modeling.modeling_audiopg import AudioPGForPreTraining, AudioPGModel
+from audiopg.modeling.feature_extraction_audiopg import LogMelFeatureExtractor
+from audiopg.modeling.modeling_audiopg import AudioPGForPreTraining
 from audiopg.training.analysis.distributions import describe_collection, real_recordings, synthetic_collections
 from audiopg.training.analysis.factors import Design, analyse_factors, encoders_of
 from audiopg.training.analysis.filters import filters_of
@@ -37,10 +38,11 @@ REAL = "real recordings"
 """What the report calls the recordings that synthetic sounds are compared with."""
 
 
-def probing_preset(feature_extractor: AudioPGFeatureExtractor, name: str) -> Preset:
+def probing_preset(feature_extractor: LogMelFeatureExtractor, name: str) -> Preset:
     """The preset to probe with, in clips as long as those that the checkpoint was trained on, where it says so.
 
     Example:
+        >>> from audiopg import AudioPGFeatureExtractor
         >>> probing_preset(AudioPGFeatureExtractor(), "reference").duration
         10.24
     """
@@ -52,7 +54,7 @@ def probing_preset(feature_extractor: AudioPGFeatureExtractor, name: str) -> Pre
 def has_decoder(checkpoint: Path) -> bool:
     """Whether a folder holds the masked autoencoder, and not an encoder or a classifier alone."""
     with reading(checkpoint):
-        architectures = AudioPGConfig.from_pretrained(checkpoint).architectures or []
+        architectures = AutoConfig.from_pretrained(checkpoint).architectures or []
     return AudioPGForPreTraining.__name__ in architectures
 
 
@@ -104,8 +106,8 @@ def analyse(
     if recordings and not has_decoder(checkpoint):
         raise ValueError(f"{checkpoint} has no decoder to redraw recordings with; give a pre-trained model.")
     with reading(checkpoint):
-        feature_extractor = AudioPGFeatureExtractor.from_pretrained(checkpoint)
-        encoder = AudioPGModel.from_pretrained(checkpoint)
+        feature_extractor = AutoFeatureExtractor.from_pretrained(checkpoint)
+        encoder = AutoModel.from_pretrained(checkpoint)
     preset = probing_preset(feature_extractor, preset_name)
     shown = gallery_clips(preset, design.seed, recordings)
     filters = {} if run_folder is None else filters_of(run_folder)

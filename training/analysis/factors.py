@@ -10,8 +10,9 @@ from tqdm import tqdm
 
 from audiopg.data_scripts.probe_clips import FACTORS, PROBE_SEED, PROBE_SETS, FactorClips, held_clips, probe_clips
 from audiopg.data_scripts.synthesis import Preset
-from audiopg.modeling.feature_extraction_audiopg import AudioPGFeatureExtractor
+from audiopg.modeling.feature_extraction_audiopg import LogMelFeatureExtractor
 from audiopg.modeling.modeling_audiopg import AudioPGModel
+from audiopg.modeling.modeling_doppelganger import DoppelgangerModel
 from audiopg.training.evaluation.factor_scores import (
     chance,
     decode,
@@ -22,7 +23,13 @@ from audiopg.training.evaluation.factor_scores import (
     neuron_information,
     principal_components,
 )
-from audiopg.training.features.embeddings import embed, log_mel_statistics, random_encoder, spectrograms_of
+from audiopg.training.features.embeddings import (
+    embed,
+    has_token_grid,
+    log_mel_statistics,
+    random_encoder,
+    spectrograms_of,
+)
 
 SOURCES = ("log-mel", "random", "pre-trained")
 """What is compared: the mean and deviation of each log-mel band, and the mean patch token of two encoders."""
@@ -82,15 +89,18 @@ class Encoders:
         device: Where both run.
     """
 
-    pretrained: AudioPGModel
-    random: AudioPGModel
-    feature_extractor: AudioPGFeatureExtractor
+    pretrained: AudioPGModel | DoppelgangerModel
+    random: AudioPGModel | DoppelgangerModel
+    feature_extractor: LogMelFeatureExtractor
     batch_size: int = 16
     device: str = "cpu"
 
     def features(self, clips: FactorClips) -> tuple[dict[str, np.ndarray], dict[str, list[np.ndarray]]]:
-        """Features of each source, `(clips, neurons)`; and for each encoder those at every layer, first to last."""
-        layers = list(range(self.pretrained.config.num_hidden_layers + 1))
+        """Features of each source, `(clips, neurons)`; and for each encoder those at every layer, first to last.
+
+        An encoder that is no Transformer on patches has no layers here.
+        """
+        layers = list(range(self.pretrained.config.num_hidden_layers + 1)) if has_token_grid(self.pretrained) else []
         spectrograms = list(spectrograms_of(self.feature_extractor, clips.waveforms))
         output, by_layer = {"log-mel": log_mel_statistics(spectrograms)}, {}
         for source, model in (("random", self.random), ("pre-trained", self.pretrained)):
@@ -228,8 +238,8 @@ def analyse_factors(encoders: Encoders, preset: Preset, design: Design) -> dict[
 
 
 def encoders_of(
-    model: AudioPGModel,
-    feature_extractor: AudioPGFeatureExtractor,
+    model: AudioPGModel | DoppelgangerModel,
+    feature_extractor: LogMelFeatureExtractor,
     seed: int,
     batch_size: int = 16,
     device: str | None = None,

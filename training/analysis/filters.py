@@ -35,9 +35,11 @@ def filters_of(run_folder: Path) -> dict[int, np.ndarray]:
         By step, shape `(hidden_size, time, mel)`.
 
     Raises:
-        ValueError: if the run has no checkpoints.
+        ValueError: if the run has no checkpoints, or its encoder sees no patches.
     """
     run = TrainedRun.open(run_folder)
+    if run.recipe.is_convolutional:
+        raise ValueError(f"{run_folder} trained a convolutional encoder, and it projects no patches; leave it out.")
     with torch.random.fork_rng():  # building seeds the global generator
         matrices = {0: run.initial_model().get_parameter(PATCH_PROJECTION).detach().numpy()}
     for step, file in run.weights_files():

@@ -95,6 +95,8 @@ def factor_sections(results: Mapping[str, Any], folder: Path) -> list[Section]:
     def figure(name: str, drawn: Any, caption: str) -> Medium:
         return Medium(save_both(drawn, folder, name), caption)
 
+    curves = {name: found["layers"] for name, found in factors.items() if any(found["layers"].values())}
+    by_layer = "Held-out scores by layer: 0 is what enters the first block."
     bars = {name: {**found["decoding"], "chance": found["chance"]} for name, found in factors.items()}
     first_20 = ", ".join(f"{source} {100 * sum(shares):.2f} %" for source, shares in components["shares"].items())
     return [
@@ -109,11 +111,7 @@ def factor_sections(results: Mapping[str, Any], folder: Path) -> list[Section]:
             [decoding_table(factors)],
             [
                 figure("decoding", draw_decoding(bars), "Held-out scores; diamonds: the paper; lines: chance."),
-                figure(
-                    "layers",
-                    draw_layers({name: found["layers"] for name, found in factors.items()}),
-                    "Held-out scores by layer: 0 is what enters the first block.",
-                ),
+                *([figure("layers", draw_layers(curves), by_layer)] if curves else []),
             ],
         ),
         Section(

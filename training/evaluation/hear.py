@@ -8,6 +8,8 @@ HEAR asks for a timestamp every 50 ms at most; ours are 160 ms apart, one for ea
 is scored at the resolution that the model has.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from transformers import AutoFeatureExtractor, AutoModel
@@ -35,7 +37,7 @@ class HearModel(nn.Module):
 
     def __init__(self, encoder: AudioPGModel | DoppelgangerModel, feature_extractor: LogMelFeatureExtractor) -> None:
         super().__init__()
-        self.encoder = encoder
+        self.encoder: Any = encoder
         self.feature_extractor = feature_extractor
         self.sample_rate = feature_extractor.sampling_rate
         self.scene_embedding_size = self.timestamp_embedding_size = encoder.config.hidden_size

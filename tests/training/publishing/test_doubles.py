@@ -11,6 +11,10 @@ from toys import write_recordings
 from transformers import AutoFeatureExtractor, AutoModel, AutoModelForPreTraining
 
 from audiopg import AudioPGModel, DoppelgangerFeatureExtractor, DoppelgangerModel
+from audiopg.data_scripts.probe_clips import PROBE_SETS, probe_clips
+from audiopg.data_scripts.synthesis import get_preset
+from audiopg.training.analysis.factors import encoders_of
+from audiopg.training.analysis.filters import filters_of
 from audiopg.training.objectives.pretraining import TrainedRun, pretrain
 from audiopg.training.objectives.recipe import PretrainingRecipe
 from audiopg.training.probe import main as probe
@@ -94,9 +98,7 @@ def test_cards_of_the_transformer_say_what_is_masked_and_redrawn(toy_recipe, tmp
     assert "with the decoder" not in alone.text
     assert "| pairs | 8 pairs of doubles of sounds of preset `reference` with `duration=0.64`" in alone.text
     assert "masked-autoencoder" in both.data.tags
-    assert (
-        "75.0 % of the patches masked, mean squared error on standardised patches, times 2.0; and" in both.text
-    )
+    assert "75.0 % of the patches masked, mean squared error on standardised patches, times 2.0; and" in both.text
     assert "times 0.5 |" in both.text
     assert "; augmented at random by filters" in both.text
     assert "and to hold their doubles together and all others apart." in both.text
@@ -116,3 +118,18 @@ def test_it_is_probed_on_clips_of_several_lengths_beside_its_controls(exported, 
         assert results[log_mel]["mean"] == 1.0  # a low and a high tone
     with pytest.raises(SystemExit):
         probe([str(exported), *words, "--layers", "all"])
+
+
+def test_its_factors_are_decoded_without_layers_and_a_run_without_filters_is_refused(run, exported):
+    model, extractor = AutoModel.from_pretrained(exported), AutoFeatureExtractor.from_pretrained(exported)
+    clips = probe_clips(get_preset("reference", duration=1.5), next(iter(PROBE_SETS)), num_clips=6)
+    features, layers = encoders_of(model, extractor, seed=0, device="cpu").features(clips)
+    np.testing.assert_allclose(features["pre-trained"], model.embed(clips.waveforms, extractor), atol=1e-5)
+    assert {source: found.shape for source, found in features.items()} == {
+        "log-mel": (6, 128),
+        "random": (6, 512),
+        "pre-trained": (6, 512),
+    }
+    assert layers == {"random": [], "pre-trained": []}
+    with pytest.raises(ValueError, match="trained a convolutional encoder"):
+        filters_of(run)
