@@ -5,6 +5,7 @@ import pytest
 import torch
 
 import audiopg.training.evaluation.hear as module
+from audiopg import DoppelgangerConfig, DoppelgangerFeatureExtractor, DoppelgangerModel
 from audiopg.modeling.configuration_audiopg import AudioPGConfig
 from audiopg.modeling.feature_extraction_audiopg import AudioPGFeatureExtractor
 from audiopg.modeling.modeling_audiopg import AudioPGForPreTraining
@@ -38,6 +39,20 @@ def test_the_module_keeps_the_contract_of_hear(folder, seconds):
     assert timestamps.max() < 1000 * seconds + 80
     torch.testing.assert_close(embeddings.mean(dim=1), scenes)
     torch.testing.assert_close(scenes, model.encoder.embed(audio, model.feature_extractor))
+
+
+def test_an_encoder_of_doubles_has_a_timestamp_for_each_window(tmp_path):
+    torch.manual_seed(0)
+    DoppelgangerModel(DoppelgangerConfig.of_size("resnet_tiny")).save_pretrained(tmp_path)
+    DoppelgangerFeatureExtractor().save_pretrained(tmp_path)
+    model = module.load_model(str(tmp_path))
+    audio = torch.rand(2, 3 * model.sample_rate, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    embeddings, timestamps = module.get_timestamp_embeddings(audio, model)
+    assert tuple(embeddings.shape) == (2, 3, model.timestamp_embedding_size) == (2, 3, 512)
+    assert timestamps.tolist() == [[487.5, 1447.5, 2407.5]] * 2
+    torch.testing.assert_close(
+        module.get_scene_embeddings(audio, model), model.encoder.embed(audio, model.feature_extractor)
+    )
 
 
 @pytest.mark.filterwarnings("ignore:We suggest a interval")  # ours are 160 ms apart, as the module says

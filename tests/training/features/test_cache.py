@@ -9,6 +9,7 @@ from transformers import ASTFeatureExtractor, Wav2Vec2FeatureExtractor
 from audiopg.data_scripts.own_recordings import load_recordings
 from audiopg.modeling.audio_audiopg import AudioFileError, match_length, read_audio
 from audiopg.modeling.feature_extraction_audiopg import AudioPGFeatureExtractor
+from audiopg.modeling.feature_extraction_doppelganger import DoppelgangerFeatureExtractor
 from audiopg.training.feature_cache import main
 from audiopg.training.features import cache as feature_cache
 from audiopg.training.features.batches import Batches
@@ -50,6 +51,26 @@ def test_batches_are_what_the_feature_extractor_makes_of_the_recordings(recordin
     for clip, values in enumerate(batches.spectrograms(range(4))):
         real = expected["input_values"][clip][expected["attention_mask"][clip].bool()]
         torch.testing.assert_close(values, real, atol=HALF, rtol=0)
+
+
+@pytest.mark.parametrize("seconds", [(0.3, 1.0), (1.5, 1.0, 0.1, 2.2)])
+def test_batches_for_an_encoder_of_doubles_are_whole_windows(tmp_path, seconds):
+    extractor, rows = DoppelgangerFeatureExtractor(), ["file,label,fold"]
+    for i, length in enumerate(seconds):
+        clip = 0.1 * np.random.default_rng(i).standard_normal(int(length * 16000))
+        soundfile.write(tmp_path / f"{i}.flac", clip, 16000)
+        rows.append(f"{i}.flac,{'ab'[i % 2]},{1 + i % 2}")
+    (tmp_path / "mine.csv").write_text("\n".join(rows) + "\n")
+    dataset = load_recordings(tmp_path / "mine.csv")
+    batches = Batches(extract_features(dataset, front_end_of(extractor)), extractor)
+    batch = batches.finish(batches(range(len(seconds))))
+    expected = extractor(list(dataset["audio"]), sampling_rate=16000)
+    # Half precision holds log-mel of 4 to 8 in size to 0.002.
+    torch.testing.assert_close(batch["input_values"], expected["input_values"], atol=2e-3, rtol=0)
+    if len(seconds) > 2:
+        assert torch.equal(batch["attention_mask"], expected["attention_mask"])
+    else:  # every clip is one window, whose padding is silence already
+        assert set(batch) == {"input_values", "labels"}
 
 
 def test_ten_seconds_and_a_quarter_are_1022_frames_and_two_of_padding(recordings):

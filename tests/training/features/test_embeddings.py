@@ -5,8 +5,11 @@ from toys import SMALL
 from transformers import ASTConfig, ASTModel
 
 from audiopg.modeling.configuration_audiopg import AudioPGConfig
+from audiopg.modeling.configuration_doppelganger import DoppelgangerConfig
 from audiopg.modeling.feature_extraction_audiopg import AudioPGFeatureExtractor
+from audiopg.modeling.feature_extraction_doppelganger import DoppelgangerFeatureExtractor
 from audiopg.modeling.modeling_audiopg import AudioPGModel
+from audiopg.modeling.modeling_doppelganger import DoppelgangerModel
 from audiopg.training.features.embeddings import (
     embed,
     embed_tokens,
@@ -86,6 +89,26 @@ def test_another_s_encoder_is_read_at_its_own_pooling():
         embed(model, None, clips, pooling="mel")
     with pytest.raises(ValueError, match="Layers are those of our own models"):
         embed(model, None, clips, layers=[0])
+
+
+def test_an_encoder_of_doubles_is_read_at_the_mean_of_the_windows_that_count():
+    torch.manual_seed(0)
+    sizes = {"stem_size": 4, "hidden_sizes": [4, 8], "depths": [1, 1], "embedding_size": 12}
+    model, extractor = DoppelgangerModel(DoppelgangerConfig(**sizes)), DoppelgangerFeatureExtractor()
+    waveforms = noises([400, 16000, 24_000, 12 * 16000])  # 24 000 samples leave 52 frames after a window
+    expected = model.embed(waveforms, extractor)
+    for batch_size in (1, 3):
+        spectrograms = spectrograms_of(extractor, waveforms)
+        np.testing.assert_allclose(
+            embed(model, extractor, spectrograms, batch_size=batch_size)[None], expected, atol=1e-5
+        )
+    tokens = embed_tokens(model, extractor, spectrograms_of(extractor, waveforms))[None]
+    assert [clip.shape for clip in tokens] == [(1, 12), (1, 12), (2, 12), (12, 12)]
+    torch.testing.assert_close(torch.stack([clip.float().mean(dim=0) for clip in tokens]), expected, atol=1e-3, rtol=0)
+    with pytest.raises(ValueError, match="pooling is mean for a DoppelgangerModel"):
+        embed(model, extractor, [], pooling="mel")
+    with pytest.raises(ValueError, match="Layers are those of our own models on patches"):
+        embed(model, extractor, [], layers=[0])
 
 
 def test_a_layer_that_does_not_exist_is_refused(model):
