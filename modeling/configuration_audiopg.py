@@ -72,6 +72,7 @@ POOLINGS = ("mean", "mel")
 """What may become of the mel patches of a moment: their mean, or all of them side by side, lowest first."""
 
 _COUNTS = (
+    "num_channels",
     "num_mel_bins",
     "patch_size",
     "hidden_size",
@@ -164,8 +165,8 @@ class AudioPGConfig(PortableConfig):
     """Describes an AudioPG model; the defaults are the ViT-Base/16 of the paper (AudioPG, section 4).
 
     Args:
-        num_mel_bins: Mel bands of a spectrogram, a multiple of `patch_size`.
-        patch_size: Side of a square patch, in frames and in mel bands.
+        num_mel_bins: Mel bands of a spectrogram, a multiple of `patch_size`; of an image, its rows of pixels.
+        patch_size: Side of a square patch, in frames and in mel bands; in pixels.
         hidden_size: Width of the encoder, a multiple of 4 and of `num_attention_heads`.
         num_hidden_layers: Blocks of the encoder.
         num_attention_heads: Attention heads of each encoder block.
@@ -184,6 +185,9 @@ class AudioPGConfig(PortableConfig):
         norm_pix_loss: Whether the loss compares with patches standardised each by its own mean and variance.
         classifier_pooling: What a classifier reads: "mean", the mean of all patch tokens, or "mel", the means over
             time of every row of patches along mel side by side.
+        num_channels: 1 for spectrograms, `(batch, frames, num_mel_bins)`. With more, such as the colours of images,
+            inputs are `(batch, num_channels, columns, num_mel_bins)`: an image lies as a spectrogram does, its columns
+            where frames are, and in each its pixels from the lowest row up, where mel bands are.
 
     Raises:
         ValueError: if two numbers do not fit together; the message names the rule, the value and the remedy.
@@ -216,6 +220,7 @@ class AudioPGConfig(PortableConfig):
     mask_ratio: float | int = 0.75
     norm_pix_loss: bool = True
     classifier_pooling: str = "mean"
+    num_channels: int = 1
 
     def __post_init__(self, **kwargs: Any) -> None:
         """Check the numbers against each other, then hand what is left to `PreTrainedConfig`."""
@@ -247,6 +252,11 @@ class AudioPGConfig(PortableConfig):
     def num_mel_patches(self) -> int:
         """Patches along mel."""
         return self.num_mel_bins // self.patch_size
+
+    @property
+    def patch_values(self) -> int:
+        """Numbers in a patch, those of all channels."""
+        return self.num_channels * self.patch_size**2
 
     def _check_sizes(self, width_name: str, heads_name: str) -> None:
         width, heads = getattr(self, width_name), getattr(self, heads_name)

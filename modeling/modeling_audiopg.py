@@ -12,6 +12,9 @@ Shapes, for 10.24 s at 16 kHz:
       -> hidden states (batch, 1 + 128, 768)               one class token in front
       -> decoder logits (batch, 512, 256)
 
+With `config.num_channels` above 1 it takes images instead, `(batch, channels, columns, rows from the lowest up)`: they
+lie as spectrograms do, their columns where frames are, so that what is learnt of images needs no turning for audio.
+
 Tensors of ones and zeros called `attention_mask` count frames; boolean tensors called `valid` count patches or tokens.
 A patch is valid when any of its frames is real. Only valid patches are ever seen, attended to, pooled or scored.
 """
@@ -87,7 +90,8 @@ class AudioPGForPreTrainingOutput(ModelOutput):
 
     Args:
         loss: Mean squared error over the masked patches, a float32 scalar; None when nothing was masked.
-        logits: Predicted patches, shape `(batch, patches, patch_size ** 2)`, standardised if `norm_pix_loss` is set.
+        logits: Predicted patches, shape `(batch, patches, num_channels * patch_size ** 2)`, standardised if
+            `norm_pix_loss` is set.
         mask: 1 where a patch was masked and is scored, shape `(batch, patches)`.
         ids_restore: Rank of each patch in the order of the noise, shape `(batch, patches)`.
         hidden_states: Hidden states of the encoder, when asked for.
@@ -106,7 +110,16 @@ def _check_inputs(
     config: AudioPGConfig, input_values: Tensor, attention_mask: Tensor | None, noise: Tensor | None
 ) -> None:
     shape = tuple(input_values.shape)
-    if len(shape) != 3 or shape[2] != config.num_mel_bins:
+    channels = config.num_channels
+    if channels > 1:
+        if len(shape) != 4 or (shape[1], shape[3]) != (channels, config.num_mel_bins):
+            raise ValueError(
+                f"`input_values` of this model of images must have shape (batch, {channels} channels, columns, "
+                f"{config.num_mel_bins} rows), got {shape}: for audio, convert it with "
+                "training/convert_checkpoint.py --to_audio."
+            )
+        shape = (shape[0], *shape[2:])
+    elif len(shape) != 3 or shape[2] != config.num_mel_bins:
         raise ValueError(
             f"`input_values` must have shape (batch, frames, {config.num_mel_bins} mel bins), got {shape}: make "
             "them with the AudioPGFeatureExtractor of this checkpoint, which takes waveforms."
@@ -153,11 +166,11 @@ class AudioPGEmbeddings(nn.Module):
     def __init__(self, config: AudioPGConfig) -> None:
         super().__init__()
         # A convolution with its kernel as stride is a linear layer; written so, patches can be chosen beforehand.
-        self.patch_embeddings = nn.Linear(config.patch_size**2, config.hidden_size)
+        self.patch_embeddings = nn.Linear(config.patch_values, config.hidden_size)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, config.hidden_size))
 
     def forward(self, patches: Tensor, positions: Tensor) -> Tensor:
-        """Embed patches, `(batch, n, patch_size ** 2)`, at positions that broadcast with `(batch, n, hidden_size)`."""
+        """Embed patches, `(batch, n, patch values)`, at positions that broadcast with `(batch, n, hidden_size)`."""
         dtype = self.cls_token.dtype  # of the residual stream: the parameters', under autocast too
         tokens = self.patch_embeddings(patches.to(dtype)).to(dtype) + positions.to(dtype)
         return torch.cat([self.cls_token.expand(tokens.shape[0], -1, -1), tokens], dim=1)
@@ -291,7 +304,7 @@ class AudioPGDecoder(nn.Module):
             for _ in range(config.decoder_num_hidden_layers)
         )
         self.norm = nn.LayerNorm(width, eps=config.layer_norm_eps)
-        self.decoder_pred = nn.Linear(width, config.patch_size**2)
+        self.decoder_pred = nn.Linear(width, config.patch_values)
 
     def forward(self, latent: Tensor, mask: Tensor, ids_restore: Tensor, valid: Tensor | None) -> Tensor:
         """Predict all patches.
@@ -303,7 +316,7 @@ class AudioPGDecoder(nn.Module):
             valid: False at padded patches, shape `(batch, patches)`, or None.
 
         Returns:
-            Predicted patches, shape `(batch, patches, patch_size ** 2)`.
+            Predicted patches, shape `(batch, patches, patch values)`.
         """
         tokens = self.decoder_embed(latent).to(self.mask_token.dtype)
         class_token, visible = tokens[:, :1], tokens[:, 1:]
@@ -410,7 +423,7 @@ class AudioPGModel(AudioPGPreTrainedModel):
 
         Args:
             input_values: Standardised log-mel spectrograms, shape `(batch, frames, num_mel_bins)`; the frames are a
-                multiple of `config.patch_size`.
+                multiple of `config.patch_size`. With several channels, see `AudioPGConfig`.
             attention_mask: 1 at real frames, 0 at padding, shape `(batch, frames)`; None when all are real. Leave it
                 out where you can: attention without a mask has faster kernels.
             noise: One number per patch, shape `(batch, patches)`. If given, the encoder sees only the patches with
@@ -637,10 +650,13 @@ class AudioPGForPreTraining(AudioPGPreTrainedModel):
         )
 
     def _draw_noise(self, input_values: Tensor, attention_mask: Tensor | None) -> Tensor:
-        num_patches = input_values.shape[1] * input_values.shape[2] // self.config.patch_size**2
+        num_patches = input_values[0].numel() // self.config.patch_values
         if self.training:
             return torch.rand(input_values.shape[0], num_patches, device=input_values.device)
-        return content_noise(input_values, attention_mask, num_patches)
+        if attention_mask is not None:
+            attention_mask = attention_mask.repeat(1, self.config.num_channels)
+        # Channels one after the other, as if they were frames: no content goes unseen.
+        return content_noise(input_values.flatten(1, -2), attention_mask, num_patches)
 
 
 class AudioPGForAudioClassification(AudioPGPreTrainedModel):

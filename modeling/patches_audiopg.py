@@ -1,9 +1,10 @@
 """Spectrograms as patches: cutting them, where they stand, which of them are real, and which the encoder sees.
 
-Patches run time outer, mel inner. Boolean tensors called `valid` count patches: one is valid when any of its frames is
-real, and only valid patches are ever seen or hidden.
+Patches run time outer, mel inner; of several channels, a patch holds one after the other. Boolean tensors called
+`valid` count patches: one is valid when any of its frames is real, and only valid patches are ever seen or hidden.
 """
 
+import math
 from typing import TypeVar
 
 import torch
@@ -16,11 +17,11 @@ def patchify(values: Tensor, patch_size: int) -> Tensor:
     """Cut spectrograms into square patches, time outer and mel inner, both among patches and inside each.
 
     Args:
-        values: Shape `(batch, frames, mel bins)`.
+        values: Shape `(batch, frames, mel bins)`, or `(batch, channels, frames, mel bins)`.
         patch_size: Side of a patch, in frames and in mel bins.
 
     Returns:
-        Shape `(batch, frames * mel bins / patch_size ** 2, patch_size ** 2)`.
+        Shape `(batch, frames * mel bins / patch_size ** 2, channels * patch_size ** 2)`, channel by channel.
 
     Raises:
         ValueError: if a side of the spectrogram is not a multiple of `patch_size`.
@@ -29,28 +30,30 @@ def patchify(values: Tensor, patch_size: int) -> Tensor:
         >>> patchify(torch.arange(8.0).reshape(1, 2, 4), patch_size=2).tolist()
         [[[0.0, 1.0, 4.0, 5.0], [2.0, 3.0, 6.0, 7.0]]]
     """
-    batch, frames, mel_bins = values.shape
+    batch, *channels, frames, mel_bins = values.shape
     if frames % patch_size or mel_bins % patch_size:
         raise ValueError(
             f"Both sides of a spectrogram must be multiples of the patch size {patch_size}, got {frames} frames and "
             f"{mel_bins} mel bins: pad it first."
         )
     rows, columns = frames // patch_size, mel_bins // patch_size
-    # (B, rows, p, columns, p) -> (B, rows, columns, p, p)
-    grid = values.reshape(batch, rows, patch_size, columns, patch_size).transpose(2, 3)
-    return grid.reshape(batch, rows * columns, patch_size * patch_size)
+    # (B, [C,] rows, p, columns, p) -> (B, rows, columns, [C,] p, p)
+    grid = values.reshape(batch, *channels, rows, patch_size, columns, patch_size)
+    grid = grid.transpose(2, 3) if not channels else grid.permute(0, 2, 4, 1, 3, 5)
+    return grid.reshape(batch, rows * columns, math.prod(channels) * patch_size * patch_size)
 
 
-def unpatchify(patches: Tensor, patch_size: int, num_mel_bins: int) -> Tensor:
+def unpatchify(patches: Tensor, patch_size: int, num_mel_bins: int, num_channels: int = 1) -> Tensor:
     """Put patches back together: the inverse of `patchify`.
 
     Args:
-        patches: Shape `(batch, patches, patch_size ** 2)`.
+        patches: Shape `(batch, patches, num_channels * patch_size ** 2)`.
         patch_size: Side of a patch, in frames and in mel bins.
         num_mel_bins: Mel bins of the spectrogram.
+        num_channels: Channels of it.
 
     Returns:
-        Shape `(batch, frames, num_mel_bins)`.
+        Shape `(batch, frames, num_mel_bins)`; of several channels, `(batch, num_channels, frames, num_mel_bins)`.
 
     Raises:
         ValueError: if the patches do not fill whole rows of the spectrogram.
@@ -62,15 +65,17 @@ def unpatchify(patches: Tensor, patch_size: int, num_mel_bins: int) -> Tensor:
     """
     batch, num_patches, pixels = patches.shape
     columns = num_mel_bins // patch_size
-    if pixels != patch_size**2 or num_mel_bins % patch_size or num_patches % columns:
+    if pixels != num_channels * patch_size**2 or num_mel_bins % patch_size or num_patches % columns:
         raise ValueError(
-            f"Patches must have patch_size ** 2 = {patch_size**2} values and fill rows of {num_mel_bins} mel bins, "
+            f"Patches must have {'patch_size ** 2' if num_channels == 1 else 'num_channels * patch_size ** 2'} = "
+            f"{num_channels * patch_size**2} values and fill rows of {num_mel_bins} mel bins, "
             f"got {num_patches} patches of {pixels} values: pass the sizes that they were cut with."
         )
     rows = num_patches // columns
-    # (B, rows, columns, p, p) -> (B, rows, p, columns, p)
-    grid = patches.reshape(batch, rows, columns, patch_size, patch_size).transpose(2, 3)
-    return grid.reshape(batch, rows * patch_size, num_mel_bins)
+    # (B, rows, columns, C, p, p) -> (B, C, rows, p, columns, p)
+    grid = patches.reshape(batch, rows, columns, num_channels, patch_size, patch_size).permute(0, 3, 1, 4, 2, 5)
+    values = grid.reshape(batch, num_channels, rows * patch_size, num_mel_bins)
+    return values[:, 0] if num_channels == 1 else values
 
 
 def sincos_positions(rows: int, columns: int, dim: int, device: torch.device | str = "cpu") -> Tensor:

@@ -73,6 +73,58 @@ def padded_batch():
     return values, attention_mask, noise, (80, 32, 16)
 
 
+# --- images --------------------------------------------------------------------------------------------------------
+
+
+def test_an_embedded_image_is_a_convolution_of_all_its_channels():
+    """Against `conv2d` with the same kernel, the class token and positions taken off."""
+    model = build(AudioPGModel, num_channels=3)
+    images = torch.randn(2, 3, FRAMES, 48)
+    tokens = model(images, output_hidden_states=True).hidden_states[0][:, 1:]
+    embedded = tokens - sincos_positions(5, COLUMNS, 32)
+    projection = model.embeddings.patch_embeddings
+    expected = torch.nn.functional.conv2d(
+        images, projection.weight.unflatten(1, (3, 16, 16)), projection.bias, stride=16
+    )
+    torch.testing.assert_close(embedded, expected.flatten(2).transpose(1, 2), **CLOSE)
+
+
+def test_images_are_redrawn_in_all_their_channels():
+    model = build(AudioPGForPreTraining, num_channels=3, norm_pix_loss=False)
+    images, noise = torch.randn(2, 3, FRAMES, 48), draw()[1]
+    output = model(images, noise=noise)
+    redrawn = unpatchify(output.logits, 16, num_mel_bins=48, num_channels=3)
+    assert redrawn.shape == images.shape
+    hidden = unpatchify(output.mask[..., None].expand(-1, -1, 768), 16, num_mel_bins=48, num_channels=3).bool()
+    torch.testing.assert_close(output.loss, (redrawn - images)[hidden].square().mean(), **CLOSE)
+
+
+def test_an_image_has_the_same_mask_in_every_evaluation_and_all_its_channels_choose_it():
+    model = build(AudioPGForPreTraining, num_channels=3)
+    images = torch.randn(2, 3, FRAMES, 48)
+    mask = model(images).mask
+    assert torch.equal(model(images[1:]).mask[0], mask[1])
+    for channel in range(3):
+        other = images.clone()
+        other[:, channel] += 1
+        assert not torch.equal(model(other).mask, mask)
+
+
+def test_a_model_of_images_trains_a_classifier_and_saves(tmp_path):
+    model = build(AudioPGForAudioClassification, num_channels=3, num_labels=7)
+    images = torch.randn(2, 3, FRAMES, 48)
+    assert model(images, labels=torch.tensor([0, 6])).loss.isfinite()
+    model.save_pretrained(tmp_path)
+    loaded = AudioPGForAudioClassification.from_pretrained(tmp_path)
+    assert torch.equal(loaded(images).logits, model(images).logits)
+
+
+@pytest.mark.parametrize("shape", [(2, FRAMES, 48), (2, 1, FRAMES, 48), (2, 3, 48, FRAMES)])
+def test_inputs_that_are_no_images_say_how_to_come_to_audio(shape):
+    with pytest.raises(ValueError, match=r"\(batch, 3 channels, columns, 48 rows\), got .*--to_audio"):
+        build(AudioPGModel, num_channels=3)(torch.randn(shape))
+
+
 # --- positions -----------------------------------------------------------------------------------------------------
 
 

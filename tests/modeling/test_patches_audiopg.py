@@ -33,6 +33,18 @@ def test_unpatchify_undoes_patchify():
     assert torch.equal(unpatchify(patchify(values, 16), 16, num_mel_bins=48), values)
 
 
+def test_patches_of_several_channels_hold_one_after_the_other():
+    values = torch.arange(2 * 3 * 32 * 48, dtype=torch.float32).reshape(2, 3, 32, 48)
+    patches = patchify(values, 16)
+    assert patches.shape == (2, 6, 768)
+    for channel in range(3):
+        part = patches[..., 256 * channel : 256 * channel + 256]
+        assert torch.equal(part, patchify(values[:, channel], 16))
+    assert torch.equal(unpatchify(patches, 16, num_mel_bins=48, num_channels=3), values)
+    with pytest.raises(ValueError, match=r"num_channels \* patch_size \*\* 2 = 768 values .* got 6 patches of 256"):
+        unpatchify(patches[..., :256], 16, num_mel_bins=48, num_channels=3)
+
+
 def test_patches_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match="multiples of the patch size 16, got 30 frames and 48 mel bins"):
         patchify(torch.zeros(1, 30, 48), 16)
