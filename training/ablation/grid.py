@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from audiopg.modeling.configuration_audiopg import check_pooling
 from audiopg.training.objectives.recipe import PretrainingRecipe
 from audiopg.training.runs.folder import fingerprint
 from audiopg.training.runs.names import check_name
@@ -41,6 +42,8 @@ class AblationGrid:
         seeds: Of clips, masks and initial weights; every cell runs with each.
         test_folds: Folds whose score counts; all if empty. A grid from which something is to be chosen leaves some
             out, for the choice to be confirmed on.
+        pooling: What is read of an encoder: `mean` of its tokens, or `mel`, rows of patches along mel apart. One
+            that has no such rows, a ResNet, is read at its mean in either case.
     """
 
     name: str
@@ -51,10 +54,12 @@ class AblationGrid:
     overrides: dict[str, Any] = field(default_factory=dict)
     seeds: list[int] = field(default_factory=lambda: [0, 1])
     test_folds: list[int] = field(default_factory=list)
+    pooling: str = "mean"
 
     def __post_init__(self) -> None:
         """Refuse what cannot be compared."""
         check_name("name", self.name)
+        check_pooling("pooling", self.pooling)
         cells = {name: build_recipe(Cell, cell) for name, cell in self.cells.items()}
         object.__setattr__(self, "cells", cells)
         if self.reference not in self.cells:

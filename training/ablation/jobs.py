@@ -30,7 +30,13 @@ from audiopg.training.evaluation.probes import probe_features
 from audiopg.training.evaluation.protocols import rounds_of
 from audiopg.training.features.batches import Batches
 from audiopg.training.features.cache import FeatureCache
-from audiopg.training.features.embeddings import embed, log_mel_statistics, random_encoder, spectrograms_of
+from audiopg.training.features.embeddings import (
+    embed,
+    has_token_grid,
+    log_mel_statistics,
+    random_encoder,
+    spectrograms_of,
+)
 from audiopg.training.features.labelled import DataOptions
 from audiopg.training.objectives.pretraining import FAMILIES, TrainedRun, pretrain
 from audiopg.training.objectives.recipe import PretrainingRecipe
@@ -130,12 +136,14 @@ class Job:
         folder: Where it goes, with its measurements.
         data: Labelled recordings.
         device: Where encoders are probed.
+        pooling: What is read of them, as in `AblationGrid`.
     """
 
     recipe: PretrainingRecipe
     folder: Path
     data: DataOptions
     device: str
+    pooling: str = "mean"
 
     def features(self) -> FeatureCache:
         """Features of the recordings, as the encoder will take them."""
@@ -184,7 +192,8 @@ class Job:
     def _kept_or_made(self, name: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         cache = self.features()
         clips = f"factors of {NUM_TRAINING_CLIPS} + {NUM_TEST_CLIPS} clips of {FACTOR_PRESET}"
-        return kept_or_made(self.folder, name, f"{cache.dataset_name} {cache.digest}, {clips}", make)
+        rows = ", mel rows apart" if self.pooling == "mel" else ""
+        return kept_or_made(self.folder, name, f"{cache.dataset_name} {cache.digest}, {clips}{rows}", make)
 
     def _measure(self, choose: Callable[[Any], Any] | None) -> dict[str, Any]:
         """`measure` the encoder that is chosen, given the one of the run, or with None the log-mel itself."""
@@ -194,7 +203,12 @@ class Job:
         if choose is None:
             return measure(log_mel_statistics, self.recipe, batches)
         encoder = choose(run.final_model().base_model)
-        return measure(lambda found: embed(encoder, extractor, found, device=self.device)[None], self.recipe, batches)
+        pooling = self.pooling if has_token_grid(encoder) else "mean"
+
+        def features_of(found: Iterable[Tensor]) -> np.ndarray:
+            return embed(encoder, extractor, found, pooling=pooling, device=self.device)[None]
+
+        return measure(features_of, self.recipe, batches)
 
 
 def _run_quietly(job: Job, threads: int) -> None:
@@ -313,7 +327,7 @@ def _ablate(
     grid: AblationGrid, data: DataOptions, output_dir: Path, command: str, device: str, processes: int
 ) -> dict[str, Any]:
     recipes = [grid.recipe(name, seed) for seed in grid.seeds for name in grid.cells]
-    jobs = [Job(recipe, output_dir / "runs" / run_key(recipe), data, device) for recipe in recipes]
+    jobs = [Job(recipe, output_dir / "runs" / run_key(recipe), data, device, grid.pooling) for recipe in recipes]
     reference = jobs[list(grid.cells).index(grid.reference)]
     for recipe in recipes:
         factor_preset(recipe)  # for its complaints, before hours have gone by

@@ -100,6 +100,20 @@ def test_grids_share_the_runs_of_cells_that_they_share_and_may_test_on_some_fold
     assert second["summary"]["sine"]["score"]["mean"] == pytest.approx(0.35)
 
 
+def test_a_grid_may_read_mel_rows_apart_and_keeps_that_beside_the_means(toy_grid, tmp_path, monkeypatch):
+    widths = []
+
+    def measured(features_of, recipe, batches):
+        widths.append(features_of(batches.spectrograms(range(1))).shape[1])
+        return {"scores": [0.1, 0.5, 0.6], "factors": {"onset": 0.0}}
+
+    monkeypatch.setattr(ablation, "measure", measured)
+    for pooling in ("mean", "mel", "mel"):
+        main([*toy_grid, "--seeds", "[0]", "--pooling", pooling])
+    mean, mel = [48, 48, 48, 256], [8 * 48, 8 * 48, 8 * 48, 256]  # two cells, a random encoder, the log-mel itself
+    assert widths == mean + mel
+
+
 def test_runs_side_by_side_give_what_they_give_in_turn(toy_grid, tmp_path, monkeypatch, capfd):
     monkeypatch.undo()  # other processes measure on as many clips as the package says
     words = [*toy_grid, "--seeds", "[0]"]
