@@ -11,15 +11,25 @@ from torch import Tensor
 from torch.nn import functional
 
 _EPSILON = 1e-6  # of SynthAX, which adds it to the numerator and to the quotient of every ramp
+_SHORTEST = 1e-9  # samples
 _TINY = 1e-30
 _MODE_EXPONENT = 2.71828
 _STEPS = 1 << 30
 """Steps of a cycle: sums of whole steps wrap around by themselves, and are the same in any order."""
 
 
-def _ramp(position: Tensor, length: Tensor) -> Tensor:
-    """From 0 to 1 in `length` samples from position 0 on."""
-    return ((position.clamp(min=0) + _EPSILON) / length.clamp(min=1e-9) + _EPSILON).clamp(max=1)
+def _rise(time: Tensor, length: Tensor) -> Tensor:
+    """min((t + e) / L + e, 1): from 0 to 1 in `length` samples from time 0 on."""
+    slope = 1 / length.clamp(min=_SHORTEST)
+    return torch.addcmul(_EPSILON * slope + _EPSILON, time, slope).clamp(max=1)
+
+
+def _fall(time: Tensor, start: Tensor, length: Tensor) -> Tensor:
+    """1 - min((max(t - start, 0) + e) / L + e, 1), and 1 at all times where there is no length, as SynthAX has it."""
+    exists = length > 0
+    slope = torch.where(exists, 1 / length.clamp(min=_SHORTEST), 0.0)
+    highest = torch.where(exists, 1 - _EPSILON * slope - _EPSILON, 1.0).clamp(min=0)
+    return torch.addcmul(highest + start * slope, time, slope, value=-1).clamp(torch.zeros_like(highest), highest)
 
 
 def _power(base: Tensor, exponent: Tensor) -> Tensor:
@@ -43,7 +53,8 @@ def adsr(values: Tensor, note: Tensor, *, num_samples: int, rate: int) -> Tensor
 
     Example:
         >>> values = torch.tensor([0.1, 0.1, 0.75, 0.2, 3.0])
-        >>> adsr(values, torch.tensor(0.5), num_samples=480, rate=480)[[24, 60, 100, 400]].round(decimals=4).tolist()
+        >>> envelope = adsr(values, torch.tensor(0.5), num_samples=480, rate=480)
+        >>> [round(float(envelope[k]), 4) for k in (24, 60, 100, 400)]
         [0.125, 0.8555, 0.75, 0.0]
     """
     attack, decay, sustain, release, alpha = values.unsqueeze(-2).unbind(-1)
@@ -51,12 +62,9 @@ def adsr(values: Tensor, note: Tensor, *, num_samples: int, rate: int) -> Tensor
     decay = torch.minimum((note - attack).clamp(min=0), decay)
     attack = torch.minimum(attack, note)
     time = torch.arange(num_samples, dtype=values.dtype, device=values.device)
-    up = _ramp(time, rate * attack)
-    down = _ramp(time - rate * attack, rate * decay)
-    down = torch.where(decay > 0, 1 - down, down)  # a note that ends before its attack has no decay to make
-    off = _ramp(time - rate * note, rate * release)
-    off = torch.where(release > 0, 1 - off, off)
-    return _power(up * off, alpha) * (sustain + (1 - sustain) * _power(down, alpha))
+    up, off = _rise(time, rate * attack), _fall(time, rate * note, rate * release)
+    down = _fall(time, rate * attack, rate * decay)
+    return _power(up * off, alpha) * torch.addcmul(sustain, 1 - sustain, _power(down, alpha))
 
 
 def lfo(values: Tensor, modulation: Tensor, *, rate: int) -> Tensor:
@@ -78,7 +86,8 @@ def lfo(values: Tensor, modulation: Tensor, *, rate: int) -> Tensor:
     weights = weights / weights.sum(-1, keepdim=True).clamp(min=_TINY)
     sine, triangle, saw, reverse, square = weights.unsqueeze(-2).unbind(-1)
     cycles = ((frequency + depth * modulation).clamp(min=0) / rate).cumsum(-1, dtype=torch.float64)
-    cycles = (cycles + initial / (2 * math.pi)).remainder(1.0).to(values.dtype)
+    cycles = cycles + initial / (2 * math.pi)
+    cycles = (cycles - cycles.floor()).to(values.dtype)
     wave = -torch.cos(2 * math.pi * cycles)
     return (
         0.5 * (sine + square)
@@ -157,5 +166,6 @@ def square_saw(theta: Tensor, partials: Tensor, shape: Tensor) -> Tensor:
         Shape `(..., N)`; its peak is at most 9/8.
     """
     shape = shape.unsqueeze(-1)
-    wave = torch.tanh((math.pi / 2) * partials.unsqueeze(-1) * torch.sin(theta))
-    return wave * torch.addcmul(1 - shape / 2, shape * (1 - shape / 2), torch.cos(theta))
+    # tanh(x) / 2 is sigmoid(2 x) - 1 / 2, which PyTorch has five times as fast.
+    half = torch.sigmoid(math.pi * partials.unsqueeze(-1) * torch.sin(theta)) - 0.5
+    return half * torch.addcmul(2 - shape, shape * (2 - shape), torch.cos(theta))

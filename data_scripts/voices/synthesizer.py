@@ -5,6 +5,8 @@ What is linear is done there too: tuning, depth and levels, before signals are b
 """
 
 import math
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
@@ -14,7 +16,7 @@ from audiopg.data_scripts.voices.signals import adsr, lfo, mix, phase, square_sa
 from audiopg.data_scripts.voices.voice import SINE, Voice
 
 # A CPU renders faster what its caches hold; an accelerator wants few and large kernels, and a bound on its memory.
-_SOUNDS_AT_ONCE = {"cpu": 8}
+_SOUNDS_AT_ONCE = {"cpu": 4}
 _SOUNDS_AT_ONCE_ELSEWHERE = 512
 _HIGHEST_NOTE, _LOWEST_NOTE, _A4_NOTE, _A4 = 127, 0, 69, 440.0
 _BELOW_NYQUIST = 0.49  # cycles of a sample
@@ -26,10 +28,15 @@ def _octaves(voice: Voice, note: Tensor | float) -> Tensor | float:
     return (note - _A4_NOTE) / 12 + math.log2(_A4 / voice.sampling_rate)
 
 
-def _highest(voice: Voice) -> float:
-    """What pitches are limited to, as `_octaves` has them."""
-    highest = _octaves(voice, _HIGHEST_NOTE)
-    return min(highest, math.log2(_BELOW_NYQUIST)) if voice.preset.below_nyquist else highest
+def _highest_cycles(voice: Voice) -> float:
+    """Cycles per sample that no oscillator has more of, where the preset says so, and no carrier in any case."""
+    return _BELOW_NYQUIST if voice.preset.below_nyquist else 0.5
+
+
+def _limits(voice: Voice) -> tuple[float, float]:
+    """Of pitches, as `_octaves` has them."""
+    lowest, highest = (_octaves(voice, note) for note in (_LOWEST_NOTE, _HIGHEST_NOTE))
+    return lowest, min(highest, math.log2(_highest_cycles(voice))) if voice.preset.below_nyquist else highest
 
 
 def _num_partials(voice: Voice, octaves: Tensor, note: Tensor, depth: Tensor) -> Tensor:
@@ -39,58 +46,91 @@ def _num_partials(voice: Voice, octaves: Tensor, note: Tensor, depth: Tensor) ->
     reached, and scale 12000, which is made for 44.1 kHz, with the sampling rate.
     """
     if voice.preset.below_nyquist:
-        highest, constant = octaves.amax(-1), _PARTIALS * voice.sampling_rate / _THEIR_SAMPLING_RATE
+        highest, constant = (
+            octaves.amax(-1).clamp(*_limits(voice)),
+            _PARTIALS * voice.sampling_rate / _THEIR_SAMPLING_RATE,
+        )
     else:
         highest, constant = _octaves(voice, note + depth.clamp(min=0)), _PARTIALS
     frequency = voice.sampling_rate * torch.exp2(highest)
     return constant / (frequency * torch.log10(frequency))
 
 
-def _sounds(voice: Voice, parameters: Tensor, noise: Tensor) -> Tensor:
-    tones, num_samples = voice.architecture.tones, voice.num_samples
-    count, heard = len(tones), len(tones) - voice.architecture.num_modulators
+@dataclass(frozen=True)
+class _Controls:
+    """What sounds are made of at the control rate, and what stays as it is.
+
+    Args:
+        octaves: Pitch of each tone, shape `(batch, tones, C)`, see `_octaves`.
+        gains: Levels of the tones, of carriers with an envelope and of the noise, shape `(batch, gains, C)`.
+        initial: Phases of the tones in rad, shape `(batch, tones)`.
+        partials: See `_num_partials`, shape `(batch, tones)`.
+        shapes: Of the square-saws, shape `(batch, square-saws)`.
+        carriers: Base frequency (cycles per sample), depth and initial phase (rad), shape `(batch, carriers, 3)`.
+        steady: Levels of carriers without an envelope, shape `(batch, carriers)`.
+    """
+
+    octaves: Tensor
+    gains: Tensor
+    initial: Tensor
+    partials: Tensor
+    shapes: Tensor
+    carriers: Tensor
+    steady: Tensor
+
+    def split(self, size: int) -> Iterator["_Controls"]:
+        """Consecutive batches of at most `size` sounds."""
+        parts = [getattr(self, column.name).split(size) for column in fields(self)]
+        return (_Controls(*part) for part in zip(*parts, strict=True))
+
+
+def _controls(voice: Voice, parameters: Tensor) -> _Controls:
+    count, heard = len(voice.architecture.tones), voice.num_heard
     values = human(voice, parameters)
     note, held = voice.block("keyboards", values).expand(-1, count, -1).unbind(-1)
-    oscillators, levels = voice.block("oscillators", values), voice.block("levels", values)
-
-    # At the control rate.
-    length, rate = voice.num_controls, voice.control_rate
     adsrs = voice.block("adsrs", values).unflatten(1, (3, count))
-    envelopes = adsr(adsrs, held[:, None], num_samples=length, rate=rate)
-    lfos = lfo(voice.block("lfos", values), envelopes[:, 1], rate=rate) * envelopes[:, 2]
+    envelopes = adsr(adsrs, held[:, None], num_samples=voice.num_controls, rate=voice.control_rate)
+    lfos = lfo(voice.block("lfos", values), envelopes[:, 1], rate=voice.control_rate) * envelopes[:, 2]
     modulation = mix(voice.block("weights", values), torch.cat([envelopes[:, 0], lfos], dim=1))
     pitch, amplitude, noise_amplitude = modulation[:, :-1:2], modulation[:, 1::2], modulation[:, -1:]
-    tuning, depth, initial = oscillators[:, :count].unbind(-1)
-    limits = (_octaves(voice, _LOWEST_NOTE), _highest(voice))
-    octaves = _octaves(voice, note + tuning)[..., None] + (depth / 12)[..., None] * pitch
-    partials = _num_partials(voice, octaves.clamp(*limits), note + tuning, depth)
-    loud = [amplitude[:, :heard] * levels[:, :heard, None], amplitude[:, heard:]]
-    if voice.preset.enveloped_carriers:
-        loud.append(amplitude[:, heard:] * levels[:, heard:-1, None])
-    loud.append(noise_amplitude * levels[:, -1:, None])
 
-    # At the sampling rate.
-    gains = upsample(torch.cat(loud, dim=1), num_samples)
-    theta = phase(upsample(octaves, num_samples).clamp_(*limits).exp2_(), initial)
-    shapes = iter(voice.block("shapes", values).unbind(1))
+    oscillators = voice.block("oscillators", values)
+    tuning, depth, initial = oscillators[:, :count].unbind(-1)
+    octaves = _octaves(voice, note + tuning)[..., None] + (depth / 12)[..., None] * pitch
+    carriers = oscillators[:, count:].clone()
+    carriers[..., 0] = torch.exp2(_octaves(voice, note[:, heard:] + carriers[..., 0]))
+
+    levels = voice.block("levels", values)
+    sounding, steady, noise_level = levels[:, :heard], levels[:, heard:-1], levels[:, -1:]
+    gains = [amplitude[:, :heard] * sounding[..., None], amplitude[:, heard:]]
+    if voice.preset.enveloped_carriers:
+        gains.append(amplitude[:, heard:] * steady[..., None])
+    gains.append(noise_amplitude * noise_level[..., None])
+    partials = _num_partials(voice, octaves, note + tuning, depth)
+    return _Controls(octaves, torch.cat(gains, 1), initial, partials, voice.block("shapes", values), carriers, steady)
+
+
+def _sounds(voice: Voice, controls: _Controls, noise: Tensor) -> Tensor:
+    tones, heard = voice.architecture.tones, voice.num_heard
+    gains = upsample(controls.gains, voice.num_samples)
+    cycles = upsample(controls.octaves, voice.num_samples).clamp_(*_limits(voice)).exp2_()
+    theta = phase(cycles, controls.initial)
+    shapes, carriers = iter(controls.shapes.unbind(1)), iter(controls.carriers.unbind(1))
     mixed = noise * gains[:, -1]
     for number, tone in enumerate(tones):
         if tone == SINE:
             wave = torch.cos(theta[:, number])
         else:
-            wave = square_saw(theta[:, number], partials[:, number], next(shapes))
+            wave = square_saw(theta[:, number], controls.partials[:, number], next(shapes))
         if number < heard:
-            mixed = mixed.addcmul(wave, gains[:, number])
+            mixed = mixed.addcmul_(wave, gains[:, number])
             continue
-        tuning, depth, initial = oscillators[:, count + number - heard].unbind(-1)
-        base = torch.exp2(_octaves(voice, note[:, number] + tuning))
-        highest = _BELOW_NYQUIST if voice.preset.below_nyquist else 0.5
-        cycles = torch.addcmul(base[:, None], (base * depth)[:, None], wave * gains[:, number]).clamp_(0, highest)
-        carrier = torch.cos(phase(cycles, initial))
-        if voice.preset.enveloped_carriers:
-            mixed = mixed.addcmul(carrier, gains[:, count + number - heard])
-        else:
-            mixed = mixed.addcmul(carrier, levels[:, number, None])
+        base, depth, initial = next(carriers).unbind(-1)
+        cycles = torch.addcmul(base[:, None], (base * depth)[:, None], wave * gains[:, number])
+        carrier = torch.cos(phase(cycles.clamp_(0, _highest_cycles(voice)), initial))
+        enveloped = voice.preset.enveloped_carriers
+        level = gains[:, len(tones) + number - heard] if enveloped else controls.steady[:, number - heard, None]
+        mixed = mixed.addcmul_(carrier, level)
     return mixed / mixed.abs().amax(-1, keepdim=True).clamp(min=1)
 
 
@@ -125,5 +165,5 @@ def render(voice: Voice, parameters: Tensor, noise: Tensor) -> Tensor:
     size = _SOUNDS_AT_ONCE.get(parameters.device.type, _SOUNDS_AT_ONCE_ELSEWHERE)
     # A caller's mixed precision is meant for a network; sound needs all of float32.
     with torch.autocast(parameters.device.type, enabled=False):
-        parts = zip(parameters.float().split(size), noise.float().split(size), strict=True)
+        parts = zip(_controls(voice, parameters.float()).split(size), noise.float().split(size), strict=True)
         return torch.cat([_sounds(voice, *part) for part in parts])

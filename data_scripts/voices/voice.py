@@ -181,6 +181,11 @@ class Voice:
         groups = (where.group for where in self.ranges.values())
         return tuple(group for group, size in zip(groups, self.sizes, strict=True) for _ in range(size))
 
+    @property
+    def num_heard(self) -> int:
+        """How many tones are heard themselves; the others modulate a carrier each."""
+        return len(self.architecture.tones) - self.architecture.num_modulators
+
     def validate(self, parameters: Tensor) -> None:
         """Raise ValueError if parameters do not have the shape `(batch, P)`."""
         if parameters.dim() != 2 or parameters.shape[1] != self.num_parameters:
