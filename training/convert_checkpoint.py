@@ -2,13 +2,16 @@
 
     python training/convert_checkpoint.py checkpoint_epoch_100.pth runs/converted
     python training/convert_checkpoint.py audiomae.pth runs/audiomae --encoder_only
-    python training/convert_checkpoint.py vit-mae-base runs/imagenet
+    python training/convert_checkpoint.py vit-mae-base runs/imagenet --to_audio
+    python training/convert_checkpoint.py runs/audiopg-patterns-tiny runs/from_images --to_audio
 
 Files of `torch.save` and `.safetensors` are read, without running code of theirs: the research code's (weights under
 `model_state_dict`), AudioMAE's (under `model`), and weights alone, from `DataParallel` and `torch.compile` too. Sizes
 come from the shapes of the weights; only the numbers of heads and of mel bands leave no trace there, and are options.
 A folder is read as a ViTMAE of transformers (`facebook/vit-mae-base` and its kin), a masked autoencoder of images: it
-goes on with grey pictures whose rows are frames. A weight without a name here, a missing one, a classifier's, or
+goes on with grey pictures whose rows are frames, or with `--to_audio` is turned, so that an image's columns are frames
+and mel rises from its lowest row. `--to_audio` also takes a run of images (as `training/export.py` does), and a saved
+model of ours with several channels. A weight without a name here, a missing one, a classifier's, or
 positions unlike ours end the conversion. A decoder of another kind (AudioMAE's can be made of Swin blocks) is left
 out with `--encoder_only`. A card in the folder says where the weights come from and what they have seen.
 """
@@ -36,9 +39,11 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--decoder_num_attention_heads", type=int, default=16, help="decoder heads (default: 16)")
     parser.add_argument("--num_mel_bins", type=int, default=128, help="mel bands it was trained on (default: 128)")
     parser.add_argument("--encoder_only", action="store_true", help="leave out the decoder, of whatever kind it is")
+    parser.add_argument("--to_audio", action="store_true", help="bring a model of images over to audio")
     parser.add_argument("--license", dest="license_name", help="of the weights, for the card (default: not known)")
     options = vars(parser.parse_args(arguments))
     try:
+        options["over_to_audio"] = options.pop("to_audio")
         model = convert(options.pop("input"), folder := options.pop("output"), **options)
     except (OSError, ValueError) as error:
         parser.exit(2, f"{parser.prog}: {error}\n")

@@ -29,7 +29,7 @@ _WINDOW = "hann"
 # What a model's weights fit to, and what they were trained with.
 _SHAPE = (
     *("num_mel_bins", "patch_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size"),
-    *("hidden_act", "layer_norm_eps", "qkv_bias"),
+    *("num_channels", "hidden_act", "layer_norm_eps", "qkv_bias"),
     *("decoder_hidden_size", "decoder_num_hidden_layers", "decoder_num_attention_heads", "decoder_intermediate_size"),
 )
 
@@ -318,7 +318,7 @@ def flop_per_clip(config: AudioPGConfig, num_patches: int, *, redraws: bool = Tr
         159
     """
     visible = num_visible_patches(num_patches, config.mask_ratio)
-    pixels, width, decoder_width = config.patch_size**2, config.hidden_size, config.decoder_hidden_size
+    pixels, width, decoder_width = config.patch_values, config.hidden_size, config.decoder_hidden_size
     encoder = config.num_hidden_layers * block_flop(1 + visible, width, config.intermediate_size)
     encoder += 2 * visible * pixels * width
     decoder = config.decoder_num_hidden_layers * block_flop(

@@ -14,6 +14,7 @@ from audiopg.training.engine.loop import train
 from audiopg.training.objectives.doubles import Doubles, ResNetDoubles
 from audiopg.training.objectives.factor_heads import FactorHeads
 from audiopg.training.objectives.masked_audio import MaskedAudio
+from audiopg.training.objectives.masked_images import MaskedImages, PatternClasses
 from audiopg.training.objectives.recipe import PretrainingRecipe
 from audiopg.training.runs.checkpoints import WEIGHTS, checkpoints_of, newest_sound_checkpoint, sound, step_of, verify
 from audiopg.training.runs.files import read_json
@@ -21,7 +22,14 @@ from audiopg.training.runs.folder import name_of
 from audiopg.training.runs.recipes import load_recipe
 
 FAMILIES: Mapping[str, type[MaskedAudio]] = MappingProxyType(
-    {"masked_audio": MaskedAudio, "factor_heads": FactorHeads, "doubles": Doubles, "resnet_doubles": ResNetDoubles}
+    {
+        "masked_audio": MaskedAudio,
+        "factor_heads": FactorHeads,
+        "doubles": Doubles,
+        "resnet_doubles": ResNetDoubles,
+        "masked_images": MaskedImages,
+        "pattern_classes": PatternClasses,
+    }
 )
 """What `objective` of a recipe names."""
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, make_dataclass
 from typing import TYPE_CHECKING, Any
 
+from audiopg.data_scripts.patterns import SIZE, PatternSet, get_patterns
 from audiopg.data_scripts.synthesis import GROUPS, PRESETS, SYNTHESIZER_VERSION, Choice, Preset, get_preset
 from audiopg.data_scripts.voices import VOICES_VERSION, Voice, get_voice
 from audiopg.modeling.configuration_audiopg import AudioPGConfig
@@ -14,7 +15,7 @@ from audiopg.modeling.configuration_doppelganger import DoppelgangerConfig
 from audiopg.training.engine.recipe import RunRecipe
 from audiopg.training.runs.recipes import given
 
-OBJECTIVES = ("masked_audio", "factor_heads", "doubles", "resnet_doubles")
+OBJECTIVES = ("masked_audio", "factor_heads", "doubles", "resnet_doubles", "masked_images", "pattern_classes")
 
 
 def _optional_fields(name: str, kinds: Mapping[str, Any], doc: str | None) -> type:
@@ -101,7 +102,7 @@ class VoicesRecipe:
         fm_square_saws: See `sines`.
     """
 
-    architecture: str = "voice"
+    architecture: str
     preset: str = "voices"
     duration: float = 1.0
     sampling_rate: int = 16000
@@ -122,6 +123,43 @@ class VoicesRecipe:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PatternsRecipe:
+    """Synthetic images instead of clips: `data_scripts/patterns`.
+
+    Args:
+        name: Which set.
+        size: Side of an image in pixels, a multiple of the model's patch size.
+        settings: Overrides of the set's ranges.
+        num_images: How many different images there are, seen again and again, each time cropped anew; None draws a
+            new one for every example.
+        crop: Whether a random part of each is seen, of a fifth of its area or more, stretched to its size.
+        flip: Whether left and right are exchanged at random.
+    """
+
+    name: str
+    size: int = SIZE
+    settings: dict[str, Any] = field(default_factory=dict)
+    num_images: int | None = None
+    crop: bool = True
+    flip: bool = True
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be drawn."""
+        if self.num_images is not None and self.num_images < 1:
+            raise ValueError(f"patterns.num_images is 1 or more, got {self.num_images}.")
+        self.pattern_set.drawing(0, [0], self.size)
+
+    @property
+    def pattern_set(self) -> PatternSet:
+        """The set.
+
+        Raises:
+            ValueError: if there is none such, or a setting is impossible.
+        """
+        return get_patterns(self.name, **self.settings)
+
+
+@dataclass(frozen=True, kw_only=True)
 class DoublesRecipe:
     """How two doubles of a sound are made, and what is learnt of them.
 
@@ -132,6 +170,7 @@ class DoublesRecipe:
         masked: Whether the encoder sees only a part of each, by the model's `mask_ratio`.
         doubles_weight: Of the loss that holds doubles together and other sounds apart.
         reconstruction_weight: Of the masked autoencoder's loss beside it, which needs `masked`; 0 leaves it out.
+        factors_weight: Of the loss of heads that name what a preset's synthesizer drew; 0 leaves it out.
         projection_size: Width of the head on which sounds are compared, and which a released model has not.
     """
 
@@ -141,6 +180,7 @@ class DoublesRecipe:
     masked: bool = False
     doubles_weight: float = 1.0
     reconstruction_weight: float = 0.0
+    factors_weight: float = 0.0
     projection_size: int = 128
 
     def __post_init__(self) -> None:
@@ -151,10 +191,11 @@ class DoublesRecipe:
         for name, value in deltas.items():
             if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
                 raise ValueError(f"doubles.{name} lies between 0 and 1, a share of each range; got {value!r}.")
-        if not self.doubles_weight > 0 or not self.reconstruction_weight >= 0:
+        beside = (self.reconstruction_weight, self.factors_weight)
+        if not self.doubles_weight > 0 or not all(weight >= 0 for weight in beside):
             raise ValueError(
-                "doubles.doubles_weight is above 0 and doubles.reconstruction_weight 0 or more, got "
-                f"{self.doubles_weight} and {self.reconstruction_weight}; to redraw alone, choose masked_audio."
+                "doubles.doubles_weight is above 0, reconstruction_weight and factors_weight are 0 or more, got "
+                f"{self.doubles_weight}, {beside[0]} and {beside[1]}; other objectives are without doubles."
             )
         if self.reconstruction_weight and not self.masked:
             raise ValueError(
@@ -198,13 +239,15 @@ class PretrainingRecipe(RunRecipe):
     Args:
         objective: What is learnt: `masked_audio`, to draw hidden patches; `factor_heads`, to name what the synthesizer
             drew; `doubles`, which two sounds are doubles of each other; `resnet_doubles`, the same with the
-            convolutional encoder of its authors.
+            convolutional encoder of its authors; `masked_images`, to draw hidden patches of images;
+            `pattern_classes`, to tell which class an image is of.
         size: Size of the model: tiny, small or base; with `resnet_doubles`, resnet18 or resnet_tiny.
         model: Overrides of the size.
         preset: Preset of the synthesizer; empty where something else is heard.
         synthesis: Overrides of the preset.
         voices: Sounds of another synthesizer to train on instead of a preset.
         recordings: Real audio to train on instead of a preset.
+        patterns: Images to train on instead of a preset, for the objectives that see.
         factors: Of the objective `factor_heads`.
         doubles: Of the objectives `doubles` and `resnet_doubles`.
         init_from: An AudioPG folder whose weights and standardisation the run starts from; None starts from scratch.
@@ -225,6 +268,7 @@ class PretrainingRecipe(RunRecipe):
     synthesis: SynthesisSettings = field(default_factory=lambda: SynthesisSettings())
     voices: VoicesRecipe | None = None
     recordings: RecordingsRecipe | None = None
+    patterns: PatternsRecipe | None = None
     factors: FactorsRecipe = field(default_factory=FactorsRecipe)
     doubles: DoublesRecipe = field(default_factory=DoublesRecipe)
     init_from: str | None = None
@@ -236,17 +280,21 @@ class PretrainingRecipe(RunRecipe):
         self._check_counts("statistics_clips")
         if self.objective not in OBJECTIVES:
             raise ValueError(f"objective is one of {', '.join(OBJECTIVES)}, got {self.objective!r}.")
-        heard = {"preset": self.preset, "voices": self.voices, "recordings": self.recordings}
-        if len([name for name, value in heard.items() if value]) != 1:
+        names = ("preset", "voices", "recordings", "patterns")
+        if len([name for name in names if getattr(self, name)]) != 1:
             raise ValueError(
-                "A recipe has either a preset or voices, to synthesize clips, or recordings, to read them, got "
-                f"{', '.join(f'{name} {value!r}' for name, value in heard.items())}; set one and empty the others."
+                "A recipe has either a preset or voices, to synthesize clips, or recordings, to read them, or "
+                f"patterns, to draw images, got {', '.join(f'{name} {getattr(self, name)!r}' for name in names)}; set "
+                "one and empty the others."
             )
+        self._check_what_is_seen()
         if self.objective == "factor_heads" and not self.preset:
             raise ValueError(
                 "objective factor_heads names what the synthesizer of a preset drew, and nobody drew recordings or "
                 "voices so; set a preset."
             )
+        if self.doubles.factors_weight and not self.preset:
+            raise ValueError("doubles.factors_weight is of what the synthesizer of a preset drew; set a preset, or 0.")
         if self.is_contrastive and self.recordings:
             raise ValueError(
                 f"objective {self.objective} perturbs what a synthesizer drew, and nobody drew recordings; set a "
@@ -261,11 +309,49 @@ class PretrainingRecipe(RunRecipe):
             )
         if self.is_contrastive and self.batch_size < 2:
             raise ValueError(f"objective {self.objective} holds sounds apart, two at least; got batch_size 1.")
-        self.clips  # noqa: B018 - refuses an impossible range
+        if not self.sees:
+            self.clips  # noqa: B018 - refuses an impossible range
+
+    def _check_what_is_seen(self) -> None:
+        """Refuse images where sound is heard, sound where images are seen, and a model that takes neither."""
+        if self.patterns is None:
+            if self.sees:
+                raise ValueError(f"objective {self.objective} sees images; set patterns, and empty the others.")
+            if self.model.num_channels not in (None, 1):
+                raise ValueError(
+                    f"model.num_channels is of images, got {self.model.num_channels} for audio, which has one; leave "
+                    "it out."
+                )
+            return
+        if not self.sees:
+            raise ValueError(
+                f"objective {self.objective} hears sound, got patterns; choose masked_images or pattern_classes."
+            )
+        if self.model.num_channels is not None or self.model.num_mel_bins is not None:
+            raise ValueError(
+                "model.num_channels and model.num_mel_bins are those of the images, 3 colours and patterns.size; "
+                "leave them out."
+            )
+        patch_size = self.model.patch_size or AudioPGConfig.patch_size
+        sides = {"patterns.size": self.patterns.size, "the mel bands of audio": AudioPGConfig.num_mel_bins}
+        for what, side in sides.items():
+            if side % patch_size:
+                raise ValueError(f"model.patch_size divides {what}, {side}, got {patch_size}; change one.")
+        if self.objective == "pattern_classes" and not self.patterns.pattern_set.num_classes:
+            raise ValueError(
+                f"objective pattern_classes tells classes, and patterns {self.patterns.name} has none; choose a set "
+                "that has, or masked_images."
+            )
+        if self.init_from is not None:
+            raise ValueError(
+                f"init_from is of objectives that hear: what an image run releases takes audio; got {self.init_from}; "
+                "leave it out."
+            )
 
     def _check_convolutional(self) -> None:
+        self.config  # noqa: B018 - refuses an unknown size
         doubles = DoublesRecipe()
-        for name in ("masked", "reconstruction_weight", "projection_size"):
+        for name in ("masked", "reconstruction_weight", "factors_weight", "projection_size"):
             if getattr(self.doubles, name) != getattr(doubles, name):
                 raise ValueError(
                     f"doubles.{name} is of encoders that see patches; leave it out, or choose the objective doubles."
@@ -293,6 +379,11 @@ class PretrainingRecipe(RunRecipe):
         return self.objective == "resnet_doubles"
 
     @property
+    def sees(self) -> bool:
+        """Whether images are seen instead of sound being heard."""
+        return self.objective in ("masked_images", "pattern_classes")
+
+    @property
     def made_with(self) -> dict[str, str]:
         """The synthesizer's version, where there is one."""
         if self.voices:
@@ -308,15 +399,18 @@ class PretrainingRecipe(RunRecipe):
         """
         if self.is_convolutional:
             return DoppelgangerConfig.of_size(self.size)
-        return AudioPGConfig.of_size(self.size, **given(self.model))
+        seen = {"num_channels": 3, "num_mel_bins": self.patterns.size} if self.patterns else {}
+        return AudioPGConfig.of_size(self.size, **seen, **given(self.model))
 
     @property
     def clips(self) -> Preset | Voice | RecordingsRecipe:
         """What is heard; each kind says how long a clip is (`num_samples`), and at which `sampling_rate`.
 
         Raises:
-            ValueError: if it cannot be.
+            ValueError: if it cannot be, or images are seen instead.
         """
+        if self.patterns:
+            raise ValueError(f"{self.name} sees images and hears no clips; take a recipe that does.")
         if self.recordings:
             return self.recordings
         return self.voices.voice if self.voices else get_preset(self.preset, **given(self.synthesis))

@@ -1,4 +1,8 @@
-"""Research checkpoints of masked autoencoders as AudioPG models: names, shapes and positions, each checked."""
+"""Research checkpoints of masked autoencoders as AudioPG models: names, shapes and positions, each checked.
+
+Those of images may be brought over to audio (`to_audio`), with mel on the image's vertical axis, lowest band at the
+bottom. ViTMAE cuts an image from the upper left, row by row, so its model is turned (`turn`); ours lie so already.
+"""
 
 import json
 import logging
@@ -15,9 +19,13 @@ from audiopg.modeling.configuration_audiopg import AudioPGConfig
 from audiopg.modeling.feature_extraction_audiopg import AudioPGFeatureExtractor
 from audiopg.modeling.modeling_audiopg import AudioPGForPreTraining, AudioPGModel
 from audiopg.modeling.patches_audiopg import sincos_positions
-from audiopg.training.publishing.cards import converted_card
+from audiopg.training.objectives.bridge import as_spectrograms, audio_feature_extractor, kernel_norms, to_audio
+from audiopg.training.objectives.pretraining import TrainedRun
+from audiopg.training.publishing.cards import converted_card, pretrained_card
+from audiopg.training.publishing.exporting import LICENSE
 from audiopg.training.publishing.hub import write_hub_folder
 from audiopg.training.publishing.weight_files import read_checkpoint
+from audiopg.training.runs.files import read_json, reading
 
 logger = logging.getLogger(__name__)
 
@@ -93,12 +101,16 @@ VITMAE_RENAMES = (
 VITMAE_HEADS = ("num_attention_heads", "decoder_num_attention_heads")
 VITMAE_SETTINGS = ("hidden_act", "layer_norm_eps", "mask_ratio", "norm_pix_loss")
 
+# Which axis of a weight counts the channels that carry positions: what is added to them, what reads them, tokens.
+_POSITION_AXES = (
+    (r"(patch_embeddings|decoder_embed|o_proj|fc2|norm|layernorm_before|layernorm_after)\.(weight|bias)$", 0),
+    (r"(qkv|fc1|decoder_embed|decoder_pred)\.weight$", 1),
+    (r"(cls_token|mask_token)$", -1),
+)
+
 
 def read_vitmae(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Read a ViTMAE of transformers, with weights renamed as in MAE and reduced from three channels to one.
-
-    A grey picture has three equal channels: their kernels are summed, so the embedding is the same, and what the
-    decoder predicts for them is averaged.
+    """Read a ViTMAE of transformers, with weights renamed as in MAE.
 
     Args:
         folder: With `config.json` and `model.safetensors` or `pytorch_model.bin`.
@@ -116,12 +128,59 @@ def read_vitmae(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         _check_there(names, weights, folder)
         weights[name.replace(".attn.q.", ".attn.qkv.")] = torch.cat([weights.pop(name) for name in names])
     _check_there(["patch_embed.proj.weight", "pos_embed"], weights, folder)
-    kernel = weights["patch_embed.proj.weight"]
-    weights["patch_embed.proj.weight"] = kernel.sum(dim=1, keepdim=True)
-    for name in ("decoder_pred.weight", "decoder_pred.bias"):
-        if name in weights:  # (p * p * channels, ...), the channel innermost
-            weights[name] = weights[name].unflatten(0, (-1, kernel.shape[1])).mean(dim=1)
     return config, weights
+
+
+def grey(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Weights as from `read_vitmae`, reduced from three channels to one.
+
+    A grey picture has three equal channels: their kernels are summed, so the embedding is the same, and what the
+    decoder predicts for them is averaged.
+
+    Example:
+        >>> grey({"patch_embed.proj.weight": torch.ones(8, 3, 4, 4)})["patch_embed.proj.weight"].mean()
+        tensor(3.)
+    """
+    found, kernel = dict(weights), weights["patch_embed.proj.weight"]
+    found["patch_embed.proj.weight"] = kernel.sum(dim=1, keepdim=True)
+    for name in ("decoder_pred.weight", "decoder_pred.bias"):
+        if name in found:  # (p * p * channels, ...), the channel innermost
+            found[name] = found[name].unflatten(0, (-1, kernel.shape[1])).mean(dim=1)
+    return found
+
+
+def turn(weights: Mapping[str, Tensor], patch_size: int) -> dict[str, Tensor]:
+    r"""Weights of a model that cuts images row by row, for images that lie as spectrograms (`as_spectrograms`).
+
+    Kernels are turned, and predicted patches with them. Half of the channels code the position across, half that down,
+    and these halves change places everywhere, so that what has learnt to look to the side looks along time; the model
+    is otherwise the same, since no layer cares for the order of its channels. That rows then count from below is the
+    one thing that no turning of weights makes up for: those positions are replaced.
+
+    Args:
+        weights: Of ours, by name, of one channel.
+        patch_size: Side of a patch.
+
+    Returns:
+        All of them.
+
+    Example:
+        >>> across = torch.tensor([[1.0, 1.0, 0.0, 0.0]])  # the upper row of a patch
+        >>> turn({"audiopg.embeddings.patch_embeddings.weight": across}, 2)
+        {'audiopg.embeddings.patch_embeddings.weight': tensor([[0., 1., 0., 1.]])}
+    """
+    found = {}
+    for name, weight in weights.items():
+        if name.endswith("patch_embeddings.weight"):
+            weight = as_spectrograms(weight.unflatten(1, (patch_size, patch_size))).flatten(1)
+        if name.endswith(("decoder_pred.weight", "decoder_pred.bias")):
+            pixels = weight.unflatten(0, (patch_size, patch_size)).movedim((0, 1), (-2, -1))
+            weight = as_spectrograms(pixels).movedim((-2, -1), (0, 1)).flatten(0, 1)
+        for pattern, axis in _POSITION_AXES:
+            if re.search(pattern, name):
+                weight = weight.roll(weight.shape[axis] // 2, axis)
+        found[name] = weight
+    return found
 
 
 def _vitmae_config(path: Path) -> dict[str, Any]:
@@ -282,7 +341,7 @@ def _check_positions(name: str, stored: Tensor, columns: int) -> None:
 
 
 def convert(
-    source: Path, folder: Path, license_name: str | None = None, **options: Any
+    source: Path, folder: Path, license_name: str | None = None, *, over_to_audio: bool = False, **options: Any
 ) -> AudioPGForPreTraining | AudioPGModel:
     """Convert a checkpoint and save it as a folder with its code and a card.
 
@@ -290,6 +349,8 @@ def convert(
         source: Checkpoint file, see `read_checkpoint`, or a folder, see `read_vitmae`.
         folder: Where to save; made if it does not exist.
         license_name: Of the weights, as the Hub spells it; None is "not known".
+        over_to_audio: Bring a model of images over to audio: a ViTMAE, a run of images, or a folder with a model of
+            ours with several channels.
         options: As for `convert_state_dict`.
 
     Returns:
@@ -297,19 +358,31 @@ def convert(
 
     Raises:
         ValueError: as `read_checkpoint`, `read_vitmae` and `convert_state_dict`; or if a weight of our model is
-            missing, or has another shape.
+            missing, or has another shape; or if what should be brought over to audio is of audio already.
     """
+    if over_to_audio and not source.is_dir():
+        raise ValueError(f"A model of images is in a folder, got the file {source}: convert it without --to_audio.")
+    if over_to_audio and (source / "recipe.yaml").is_file():
+        return _convert_run(TrainedRun.open(source), folder, license_name, options)
+    if over_to_audio and _is_ours(source):
+        model, extractor = _bring_over(source, options)
+        card = converted_card(folder.name, model, extractor, source.name, license_name)
+        write_hub_folder(model, extractor, folder, card)
+        return model
     if source.is_dir():
-        settings, weights = _convert_vitmae(*read_vitmae(source), options)
-        extractor = AudioPGFeatureExtractor()
+        theirs, coloured = read_vitmae(source)
+        settings, weights = _convert_vitmae(theirs, grey(coloured), options)
         # No statistics of images apply to log-mel: the synthetic ones stand in, and say what the weights have seen.
         seen = {"source": f"images: the weights are those of {source.name}", "saw_real_data": True}
-        extractor.statistics = {**extractor.statistics, **seen}
+        if over_to_audio:
+            kernel = coloured["patch_embed.proj.weight"]
+            weights = turn(weights, settings["patch_size"])
+            seen |= {"kernel_norms": kernel_norms(kernel.flatten(1), kernel.shape[1])}
+        extractor = audio_feature_extractor(AudioPGConfig(**settings), **seen)
     else:
         settings, weights = convert_state_dict(read_checkpoint(source), **options)
         extractor = AudioPGFeatureExtractor(**AUDIOSET_STATISTICS)
     config = AudioPGConfig(**settings)
-    model: AudioPGForPreTraining | AudioPGModel
     if any(name.startswith("decoder.") for name in weights):
         model = AudioPGForPreTraining(config)
     else:
@@ -320,6 +393,35 @@ def convert(
         model, extractor, folder, converted_card(folder.name, model, extractor, source.name, license_name)
     )
     return model
+
+
+def _convert_run(
+    run: TrainedRun, folder: Path, license_name: str | None, options: Mapping[str, Any]
+) -> AudioPGForPreTraining | AudioPGModel:
+    """Release a run of images, as `training/export.py` does; with its encoder alone where that is asked for."""
+    if not run.recipe.sees:
+        raise ValueError(f"{run.folder} is a run of audio; training/export.py releases it.")
+    model, extractor = run.final_model(), run.feature_extractor()
+    model = model.base_model if options.get("encoder_only") else model
+    card = pretrained_card(run.recipe, run.facts, model, extractor, {}, license_name or LICENSE)
+    write_hub_folder(model, extractor, folder, card)
+    return model
+
+
+def _is_ours(folder: Path) -> bool:
+    path = folder / "config.json"
+    return path.is_file() and read_json(path, "Save the model again.").get("model_type") == AudioPGConfig.model_type
+
+
+def _bring_over(source: Path, options: Mapping[str, Any]) -> tuple[Any, AudioPGFeatureExtractor]:
+    """A model of images of ours for audio, and its extractor; what it has seen, no extractor of images can say."""
+    with reading(source):
+        images, report = AudioPGForPreTraining.from_pretrained(source, output_loading_info=True)
+    has_decoder = not report["missing_keys"] and not options.get("encoder_only")
+    model = to_audio(images if has_decoder else images.audiopg)
+    norms = kernel_norms(images.audiopg.embeddings.patch_embeddings.weight, images.config.num_channels)
+    seen = {"images": source.name, "saw_real_data": None, "kernel_norms": norms}
+    return model, audio_feature_extractor(model.config, **seen)
 
 
 def _load(model: AudioPGForPreTraining | AudioPGModel, weights: Mapping[str, Tensor]) -> None:

@@ -9,7 +9,15 @@ import yaml
 
 from audiopg.data_scripts.synthesis import PRESETS, get_preset
 from audiopg.modeling.configuration_audiopg import AudioPGConfig
-from audiopg.training.objectives.recipe import FactorsRecipe, PretrainingRecipe, RecordingsRecipe
+from audiopg.modeling.configuration_doppelganger import DoppelgangerConfig
+from audiopg.training.objectives.recipe import (
+    DoublesRecipe,
+    FactorsRecipe,
+    PatternsRecipe,
+    PretrainingRecipe,
+    RecordingsRecipe,
+    VoicesRecipe,
+)
 from audiopg.training.runs.recipes import (
     RECIPES,
     build_recipe,
@@ -27,9 +35,15 @@ COMPLETE = {"name": "x", "description": "d", "size": "tiny", "preset": "sine", "
 @pytest.mark.parametrize("path", sorted(RECIPES.glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_recipe_describes_a_model_and_clips_that_can_be_made(path: Path):
     recipe, values = load_recipe(PretrainingRecipe, path), yaml.safe_load(path.read_text(encoding="utf-8"))
-    assert recipe.config.to_dict() == AudioPGConfig.of_size(recipe.size, **values.get("model", {})).to_dict()
+    of_images = {"num_channels": 3, "num_mel_bins": 224} if recipe.patterns else {}
+    kind = DoppelgangerConfig if recipe.is_convolutional else AudioPGConfig
+    assert recipe.config.to_dict() == kind.of_size(recipe.size, **of_images, **values.get("model", {})).to_dict()
     if recipe.recordings:
         assert recipe.recordings.duration == 10.24
+    elif recipe.patterns:
+        assert recipe.patterns.pattern_set.name == recipe.patterns.name
+    elif recipe.voices:
+        assert recipe.clips == recipe.voices.voice
     else:
         parent = yaml.safe_load(path.with_name(f"{values.get('extends', path.stem)}.yaml").read_text(encoding="utf-8"))
         overrides = {**parent.get("synthesis", {}), **values.get("synthesis", {})}
@@ -125,13 +139,13 @@ def test_a_started_batch_counts_as_a_step():
         ({"num_clips": True}, "num_clips is of type int"),
         ({"num_clips": 0}, "num_clips is 1 or more"),
         ({"learning_rate": 0.0}, "learning_rate is above 0"),
-        ({"schedule": "linear"}, "schedule is one of constant, cosine, got 'linear'"),
+        ({"schedule": "linear"}, "schedule is one of constant, cosine, steps, got 'linear'"),
         ({"warmup_fraction": 1.0}, "warmup_fraction"),
         ({"betas": [0.9]}, "betas are two numbers"),
         ({"betas": [0.9, "b"]}, r"betas is of type list\[float\], got \[0.9, 'b'\]"),
         ({"weight_decay": -1.0}, "weight_decay is 0 or more"),
-        ({"preset": ""}, "either a preset, to synthesize clips, or recordings"),
-        ({"recordings": {"folder": "x"}}, "either a preset, to synthesize clips, or recordings"),
+        ({"preset": ""}, "either a preset or voices, to synthesize clips, or recordings, .* or patterns"),
+        ({"recordings": {"folder": "x"}}, "either a preset or voices, to synthesize clips, or recordings"),
         ({"micro_batch_size": 0}, "micro_batch_size is 1 or more"),
         ({"batch_size": 8, "micro_batch_size": 3}, "micro_batch_size divides batch_size, 8, got 3"),
         ({"milestones": [0]}, "milestones are steps, 1 or more"),
@@ -143,7 +157,7 @@ def test_a_started_batch_counts_as_a_step():
         ({"milestones": ["8"]}, r"milestones is of type list\[int\], got \['8'\]"),
         ({"compile": 1}, "compile is of type bool, got 1"),
         ({"precision": "fp16"}, "precision is one of auto, no, bf16, got 'fp16'"),
-        ({"objective": "masked_images"}, "objective is one of masked_audio, factor_heads, got 'masked_images'"),
+        ({"objective": "masked_pixels"}, "objective is one of masked_audio, factor_heads, .*, got 'masked_pixels'"),
         ({"size": "huge"}, "`size` must be one of"),
         ({"preset": "piano"}, "Presets are reference"),
         ({"model": {"mask_ration": 0.5}}, "model has no field 'mask_ration'; did you mean 'mask_ratio'"),
@@ -162,7 +176,7 @@ def test_a_started_batch_counts_as_a_step():
         ({"preset": "", "recordings": {"split": "train"}}, "recordings needs the fields folder;"),
         (
             {"preset": "", "recordings": {"folder": "x"}, "objective": "factor_heads"},
-            "names what the synthesizer drew, and nobody drew recordings",
+            "names what the synthesizer of a preset drew, and nobody drew recordings",
         ),
         ({3: 4}, "no field 3; its fields are name"),
     ],
@@ -240,9 +254,11 @@ def test_the_recipe_of_an_old_run_is_read_and_written_with_the_same_values(tmp_p
     (tmp_path / "recipe.yaml").write_text(OLD_RECIPE)
     recipe, old = load_recipe(PretrainingRecipe, tmp_path / "recipe.yaml"), yaml.safe_load(OLD_RECIPE)
     assert recipe.recordings is None
-    new = {"precision": "auto", "objective": "masked_audio", "recordings": None}
+    new = {"precision": "auto", "objective": "masked_audio", "optimizer": "adamw"}
+    new |= {"voices": None, "recordings": None, "patterns": None, "doubles": plain(recipe)["doubles"]}
     weights = {"factors": {"reconstruction_weight": 1.0, "factors_weight": 1.0}}
     assert yaml.safe_load(yaml.safe_dump(plain(recipe))) == old | new | weights
+    assert recipe.doubles == DoublesRecipe(), "new fields have their defaults"
 
 
 @pytest.mark.parametrize("path", sorted(RECIPES.glob("*.yaml")), ids=lambda path: path.stem)
@@ -312,12 +328,18 @@ def test_no_environment_variable_changes_a_recipe(monkeypatch):
     assert build_recipe(PretrainingRecipe, COMPLETE).seed == 0
 
 
+SECTIONS = {
+    "voices": VoicesRecipe,
+    "recordings": RecordingsRecipe,
+    "patterns": PatternsRecipe,
+    "factors": FactorsRecipe,
+    "doubles": DoublesRecipe,
+}
 OF_PRETRAINING = [
-    *(f.name for f in fields(PretrainingRecipe) if f.name not in ("model", "synthesis", "recordings", "factors")),
+    *(f.name for f in fields(PretrainingRecipe) if f.name not in ("model", "synthesis", *SECTIONS)),
     *(f"model.{name}" for name in AudioPGConfig.__annotations__),
     *(f"synthesis.{name}" for name in ("duration", "sampling_rate", *PRESETS["reference"].ranges)),
-    *(f"recordings.{f.name}" for f in fields(RecordingsRecipe)),
-    *(f"factors.{f.name}" for f in fields(FactorsRecipe)),
+    *(f"{section}.{f.name}" for section, kind in SECTIONS.items() for f in fields(kind)),
 ]
 
 
