@@ -97,6 +97,18 @@ def test_extract_is_what_a_call_gives_and_keeps_the_gradient():
     assert waveforms.grad.isfinite().all()
 
 
+def test_extract_waits_for_no_device():
+    """What looks at a value on its way is no single graph."""
+
+    class Extract(torch.nn.Module):
+        def forward(self, waveforms):
+            return DoppelgangerFeatureExtractor().extract(waveforms)
+
+    waveforms = torch.from_numpy(np.stack([noise(RATE, 1), noise(RATE, 2)]))
+    graph = torch.export.export(Extract(), (torch.zeros(2, RATE),)).module()
+    torch.testing.assert_close(graph(waveforms), Extract()(waveforms))
+
+
 def test_what_is_saved_is_what_is_loaded(tmp_path):
     extractor = DoppelgangerFeatureExtractor(statistics={"preset": "voices", "saw_real_data": False})
     extractor.save_pretrained(tmp_path)

@@ -161,6 +161,17 @@ def test_gradients_reach_every_weight_in_training():
     assert all(weight.grad is not None and weight.grad.abs().amax() > 0 for weight in model.parameters())
 
 
+def test_a_step_waits_for_no_device():
+    """A device that has no values cannot be waited for, with a mask or without."""
+    with torch.device("meta"):
+        model = DoppelgangerModel(DoppelgangerConfig(**SMALL)).train()
+        values, mask = torch.empty(4, 192, 64), torch.empty(4, 192, dtype=torch.long)
+    for attention_mask in (None, mask):
+        pooled = model(values, attention_mask).pooler_output
+        pooled.sum().backward()
+        assert (tuple(pooled.shape), pooled.device.type) == ((4, 12), "meta")
+
+
 @torch.no_grad()
 def test_half_precision_and_tuples_are_as_everywhere(model):
     values = spectrograms(2, 96, 64)

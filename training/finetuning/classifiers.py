@@ -10,7 +10,12 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoModelForAudioClassification, PreTrainedModel
+from transformers import (
+    MODEL_FOR_AUDIO_CLASSIFICATION_MAPPING,
+    AutoConfig,
+    AutoModelForAudioClassification,
+    PreTrainedModel,
+)
 from transformers.utils import logging as logging_of_transformers
 
 import audiopg  # noqa: F401 - registers our classes
@@ -47,12 +52,17 @@ def build_classifier(
         The model, in float32 on the CPU; the global random state is left alone.
 
     Raises:
-        ValueError: if weights of the encoder are missing from the checkpoint: the model would be half random; or if it
-            cannot pool so.
+        ValueError: if weights of the encoder are missing from the checkpoint: the model would be half random; or if
+            there is no classifier on such an encoder, or it cannot pool so.
     """
     check_pooling("pooling", pooling)
     with reading(checkpoint):
         config = AutoConfig.from_pretrained(checkpoint)
+    if type(config) not in MODEL_FOR_AUDIO_CLASSIFICATION_MAPPING:
+        raise ValueError(
+            f"There is no classifier on encoders of type {config.model_type}, and {checkpoint} holds one; read its "
+            "frozen embeddings by training/probe.py."
+        )
     config.id2label = dict(enumerate(class_names))
     config.label2id = {name: index for index, name in enumerate(class_names)}
     config.problem_type = "multi_label_classification" if multi_label else "single_label_classification"

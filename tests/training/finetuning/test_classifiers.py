@@ -5,7 +5,9 @@ from toys import SMALL
 from transformers import ASTConfig, ASTForAudioClassification
 
 from audiopg.modeling.configuration_audiopg import AudioPGConfig
+from audiopg.modeling.configuration_doppelganger import DoppelgangerConfig
 from audiopg.modeling.modeling_audiopg import AudioPGForPreTraining
+from audiopg.modeling.modeling_doppelganger import DoppelgangerModel
 from audiopg.training.finetuning.classifiers import build_classifier, parameter_groups
 
 TWO_BLOCKS = {**SMALL, "num_hidden_layers": 2}
@@ -60,6 +62,12 @@ def test_new_weights_are_a_function_of_the_seed(checkpoint):
     first, second, other = (build(checkpoint, seed=seed).classifier.weight for seed in (1, 1, 2))
     assert torch.equal(first, second)
     assert not torch.equal(first, other)
+
+
+def test_an_encoder_without_a_classifier_is_refused_in_a_few_words(tmp_path):
+    DoppelgangerModel(DoppelgangerConfig.of_size("resnet_tiny")).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="There is no classifier on encoders of type audiopg_doppelganger"):
+        build(tmp_path)
 
 
 def test_a_checkpoint_without_a_whole_encoder_is_refused(checkpoint, tmp_path):
