@@ -60,6 +60,7 @@ setup(
         "scikit-learn>=1.5",
         "scipy>=1.13",
         "matplotlib>=3.9",
+        "pillow>=11",
         "jinja2>=3.1",
         "tensorboard>=2.17",
         "threadpoolctl>=3",

@@ -8,7 +8,7 @@ Writes sheet.png and sheet.json into the folder. Measures are means over the ima
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import matplotlib
 import numpy as np
 import torch
 from matplotlib.figure import Figure
+from torch import Tensor
 from tqdm import tqdm
 
 from audiopg.data_scripts.figures import STYLE, save_figure
@@ -23,12 +24,12 @@ from audiopg.data_scripts.patterns import PATTERNS, PatternSet, get_patterns
 from audiopg.data_scripts.patterns.measures import measures, to_bytes
 from audiopg.data_scripts.patterns.pattern_set import SIZE
 
-_SHOWN = 8
 _BATCH = 8
+"""Images that are made together; the first ones are shown."""
 
 
-def measure(patterns: PatternSet, num_images: int, size: int = SIZE, seed: int = 0) -> dict[str, Any]:
-    """What is measured of the first images of a set.
+def batches_of(patterns: PatternSet, num_images: int, size: int = SIZE, seed: int = 0) -> Iterator[Tensor]:
+    """The first images of a stream, eight at a time.
 
     Args:
         patterns: The set.
@@ -36,19 +37,29 @@ def measure(patterns: PatternSet, num_images: int, size: int = SIZE, seed: int =
         size: Side of an image in pixels.
         seed: Which stream.
 
+    Yields:
+        Images in [0, 1], shape `(eight or fewer, 3, size, size)`.
+    """
+    for start in range(0, num_images, _BATCH):
+        yield patterns.images(seed, range(start, min(start + _BATCH, num_images)), size)
+
+
+def measure(batches: Iterable[Tensor]) -> dict[str, Any]:
+    """What is measured of images.
+
+    Args:
+        batches: Images in [0, 1], each of shape `(batch, 3, height, width)`.
+
     Returns:
         By measure its `mean` and, over images, its standard deviation `std`.
 
     Example:
-        >>> found = measure(get_patterns("perlin"), num_images=4, size=64)
+        >>> found = measure(batches_of(get_patterns("perlin"), num_images=4, size=64))
         >>> found["blank_share"]["mean"], 0 < found["total_variation"]["mean"] < 0.2
         (0.0, True)
     """
-    batches = [
-        measures(patterns.images(seed, range(start, min(start + _BATCH, num_images)), size))
-        for start in range(0, num_images, _BATCH)
-    ]
-    values = {name: torch.cat([batch[name] for batch in batches]).double() for name in batches[0]}
+    found = [measures(images) for images in batches]
+    values = {name: torch.cat([batch[name] for batch in found]).double() for name in found[0]}
     return {
         name: {"mean": round(float(of.mean()), 5), "std": round(float(of.std(correction=0)), 5)}
         for name, of in values.items()
@@ -99,8 +110,9 @@ def write_sheet(sets: Sequence[PatternSet], folder: Path, num_images: int, size:
     """
     rows, measured = {}, {}
     for patterns in tqdm(sets, desc="sets", unit="set", leave=False, disable=None):
-        rows[patterns.name] = to_bytes(patterns.images(seed, range(min(_SHOWN, num_images)), size))
-        measured[patterns.name] = measure(patterns, num_images, size, seed)
+        first, *others = batches_of(patterns, num_images, size, seed)
+        rows[patterns.name] = to_bytes(first)
+        measured[patterns.name] = measure([first, *others])
     path = draw_sheet(rows, measured, folder / "sheet.png")
     results = {"num_images": num_images, "size": size, "seed": seed, "sets": measured}
     (folder / "sheet.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
