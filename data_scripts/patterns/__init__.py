@@ -5,22 +5,32 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
+from audiopg.data_scripts.patterns.atoms import ATOMS
 from audiopg.data_scripts.patterns.closed_form import CLOSED_FORM
 from audiopg.data_scripts.patterns.dead_leaves import DEAD_LEAVES
-from audiopg.data_scripts.patterns.pattern_set import SIZE, Drawing, PatternSet
+from audiopg.data_scripts.patterns.feature_vis import FEATURE_VIS
+from audiopg.data_scripts.patterns.fractals import FRACTALS
+from audiopg.data_scripts.patterns.pattern_set import PATTERNS_VERSION, SIZE, Drawing, PatternSet
+from audiopg.data_scripts.patterns.shaders import SHADERS
 from audiopg.data_scripts.patterns.statistical import STATISTICAL
+from audiopg.data_scripts.patterns.stylegan import STYLEGAN
 from audiopg.data_scripts.patterns.time_frequency import TIME_FREQUENCY
 from audiopg.data_scripts.synthesis import with_overrides
 
-__all__ = ["PATTERNS", "SIZE", "Drawing", "PatternSet", "get_patterns"]
+__all__ = ["PATTERNS", "PATTERNS_VERSION", "SIZE", "Drawing", "PatternSet", "get_patterns"]
 
 PATTERNS: Mapping[str, PatternSet] = MappingProxyType(
     {
         patterns.name: patterns
         for patterns in (
             # A tuple of sets from each file; the order is that of sheets and tables.
+            *FRACTALS,
+            *ATOMS,
+            SHADERS,
             *DEAD_LEAVES,
             *STATISTICAL,
+            *STYLEGAN,
+            *FEATURE_VIS,
             *CLOSED_FORM,
             *TIME_FREQUENCY,
         )
