@@ -138,8 +138,14 @@ def decode(row: Mapping[str, Any]) -> np.ndarray:
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
-    """Sums are made in one order, however many threads there are; and a forked worker waits for none that is not."""
+def one_thread() -> Iterator[None]:
+    """Sums are made in one order, however many threads there are; and a forked worker waits for none that is not.
+
+    Example:
+        >>> with one_thread():
+        ...     torch.get_num_threads()
+        1
+    """
     num_threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -148,7 +154,7 @@ def _one_thread() -> Iterator[None]:
         torch.set_num_threads(num_threads)
 
 
-@_one_thread()
+@one_thread()
 def _batch_of_rows(preset: Preset, seed: int, start: int) -> list[dict[str, Any]]:
     parameters = draw(preset, seed, range(start, start + BATCH))
     signal, noise = render_components(parameters)
@@ -182,6 +188,38 @@ def rows(preset: Preset, seed: int, first: int, end: int) -> Iterator[dict[str, 
         yield from (row for row in _batch_of_rows(preset, seed, start) if first <= row["index"] < end)
 
 
+def shards_of(number: int, per_shard: int) -> list[tuple[int, int]]:
+    """First index and index after the last of every shard.
+
+    Example:
+        >>> shards_of(5, 2)
+        [(0, 2), (2, 4), (4, 5)]
+    """
+    return [(start, min(start + per_shard, number)) for start in range(0, number, per_shard)]
+
+
+def validate_stream(seed: int, **counts: int) -> None:
+    """Refuse what no stream of rows can have.
+
+    Args:
+        seed: Any integer of 64 bits with a sign.
+        counts: Numbers by name, each 1 or more.
+
+    Raises:
+        ValueError: with the rule and what came.
+
+    Example:
+        >>> validate_stream(0, num_clips=0)
+        Traceback (most recent call last):
+        ValueError: num_clips is a whole number, 1 or more, got 0.
+    """
+    for name, count in counts.items():
+        if not isinstance(count, int) or count < 1:
+            raise ValueError(f"{name} is a whole number, 1 or more, got {count!r}.")
+    if not isinstance(seed, int) or not -(1 << 63) <= seed < 1 << 63:
+        raise ValueError(f"seed is a whole number from -2^63 to 2^63 - 1, to fit its column, got {seed!r}.")
+
+
 @dataclass
 class AudioPGSyntheticConfig(datasets.BuilderConfig):
     """Which clips. The name is that of the preset; version and values are part of the cache key.
@@ -205,11 +243,7 @@ class AudioPGSyntheticConfig(datasets.BuilderConfig):
         Raises:
             ValueError: if any field cannot be, with the rule, what came and the remedy.
         """
-        for name in ("num_clips", "clips_per_shard"):
-            if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
-                raise ValueError(f"{name} is a whole number, 1 or more, got {getattr(self, name)!r}.")
-        if not isinstance(self.seed, int) or not -(1 << 63) <= self.seed < 1 << 63:
-            raise ValueError(f"seed is a whole number from -2^63 to 2^63 - 1, to fit its column, got {self.seed!r}.")
+        validate_stream(self.seed, num_clips=self.num_clips, clips_per_shard=self.clips_per_shard)
         return get_preset(self.name, **self.synthesis)
 
     def shards(self) -> list[tuple[int, int]]:
@@ -219,8 +253,7 @@ class AudioPGSyntheticConfig(datasets.BuilderConfig):
             >>> AudioPGSyntheticConfig(name="audiopg", num_clips=5, clips_per_shard=2).shards()
             [(0, 2), (2, 4), (4, 5)]
         """
-        starts = range(0, self.num_clips, self.clips_per_shard)
-        return [(start, min(start + self.clips_per_shard, self.num_clips)) for start in starts]
+        return shards_of(self.num_clips, self.clips_per_shard)
 
 
 class AudioPGSynthetic(datasets.ArrowBasedBuilder):

@@ -15,6 +15,9 @@ from torch import Tensor
 from audiopg.data_scripts.counter_random import normal, random_bits, uniform
 from audiopg.data_scripts.synthesis import Choice, Range, validated_indices
 
+PATTERNS_VERSION = "0.1.0"
+"""Changes whenever any image of any set changes; recorded wherever images are used."""
+
 SIZE = 224
 """Side of an image in pixels where nothing else is asked for: that of ImageNet's models."""
 
