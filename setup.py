@@ -67,6 +67,8 @@ setup(
         "tqdm>=4.66",
     ],
     extras_require={
+        # Fragment shaders in GLSL, rendered by EGL: data_scripts/patterns/glsl.py.
+        "shaders": ["moderngl>=5.10"],
         "dev": [
             *("pytest>=8", "pytest-timeout>=2.3", "ruff>=0.9", "mypy>=1.14", "pre-commit>=4"),
             # Libraries that people use checkpoints with: the tests do so too.

@@ -89,8 +89,12 @@ def is_sound(path: Path, size: int) -> bool:
         return False
 
 
-def _claim(folder: Path, identity: dict[str, Any]) -> None:
-    """Begin a folder, or go on with it.
+def claim(folder: Path, identity: dict[str, Any]) -> None:
+    """Begin a folder of images, or go on with it.
+
+    Args:
+        folder: Created if missing.
+        identity: What decides which images they are.
 
     Raises:
         ValueError: if it holds other images.
@@ -144,7 +148,7 @@ def render(
     """
     ranges = {name: list(value) if isinstance(value, tuple) else value for name, value in patterns.overrides.items()}
     patterns.drawing(seed, [0], size)  # refuses what cannot be before there is a folder
-    _claim(folder, {"patterns": patterns.name, "ranges": ranges, "seed": seed, "size": size})
+    claim(folder, {"patterns": patterns.name, "ranges": ranges, "seed": seed, "size": size})
     missing = [index for index in range(num_images) if not is_sound(folder / image_name(index), size)]
     with tqdm(total=num_images, initial=num_images - len(missing), unit="image", leave=False, disable=None) as bar:
         for batch in _batches(missing):
