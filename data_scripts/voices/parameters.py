@@ -25,7 +25,11 @@ def _columns(voice: Voice, device: torch.device) -> tuple[Tensor, Tensor, Tensor
         for span, size in zip(voice.ranges.values(), voice.sizes, strict=True)
         for _ in range(size)
     ]
-    low, span, curve, symmetric = (torch.tensor(column, device=device) for column in zip(*ranges, strict=True))
+    dtypes = (torch.float64, torch.float64, torch.float64, torch.bool)
+    low, span, curve, symmetric = (
+        torch.tensor(column, device=device, dtype=dtype)
+        for column, dtype in zip(zip(*ranges, strict=True), dtypes, strict=True)
+    )
     return low, span, curve, symmetric
 
 
@@ -54,7 +58,7 @@ def draw(voice: Voice, seed: int, indices: Tensor | Iterable[int] | int) -> Tens
     positions = uniform(seed, indices, f"voices/{voice.architecture.name}", (voice.num_parameters,))
     if voice.preset.uniform_in_units:
         _, _, curve, symmetric = _columns(voice, positions.device)
-        positions = curved(positions, curve.double(), symmetric)
+        positions = curved(positions, curve, symmetric)
     return positions.float()
 
 
@@ -133,9 +137,12 @@ def _is_phase(voice: Voice, device: torch.device) -> Tensor:
 
 
 def human(voice: Voice, parameters: Tensor) -> Tensor:
-    """Parameters in their units, as one tensor of the same shape: what `render` begins with."""
+    """Parameters in their units, as one tensor of the same shape: what `render` begins with.
+
+    Powers of float32 end in other bits at other places of a batch; those of float64, rounded, do not.
+    """
     low, span, curve, symmetric = _columns(voice, parameters.device)
-    return low + span * curved(parameters, 1 / curve, symmetric)
+    return (low + span * curved(parameters.double(), 1 / curve, symmetric)).to(parameters.dtype)
 
 
 def to_units(voice: Voice, parameters: Tensor) -> dict[str, Tensor]:
@@ -197,4 +204,4 @@ def from_units(voice: Voice, units: Mapping[str, Tensor]) -> Tensor:
             )
     values = torch.cat([units[name].reshape(len(units[name]), -1) for name in voice.slices], dim=1)
     low, span, curve, symmetric = _columns(voice, values.device)
-    return curved((values - low) / span, curve, symmetric)
+    return curved((values - low) / span, curve, symmetric).to(values.dtype)

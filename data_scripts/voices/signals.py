@@ -82,8 +82,8 @@ def lfo(values: Tensor, modulation: Tensor, *, rate: int) -> Tensor:
         Shape `(..., C)`.
     """
     frequency, depth, initial, *_ = values.unsqueeze(-2).unbind(-1)
-    weights = _power(values[..., 3:], torch.tensor(_MODE_EXPONENT, device=values.device))
-    weights = weights / weights.sum(-1, keepdim=True).clamp(min=_TINY)
+    weights = values[..., 3:].double() ** _MODE_EXPONENT  # float64: see `human`
+    weights = (weights / weights.sum(-1, keepdim=True).clamp(min=_TINY)).to(values.dtype)
     sine, triangle, saw, reverse, square = weights.unsqueeze(-2).unbind(-1)
     cycles = ((frequency + depth * modulation).clamp(min=0) / rate).cumsum(-1, dtype=torch.float64)
     cycles = cycles + initial / (2 * math.pi)

@@ -52,8 +52,8 @@ def _num_partials(voice: Voice, octaves: Tensor, note: Tensor, depth: Tensor) ->
         )
     else:
         highest, constant = _octaves(voice, note + depth.clamp(min=0)), _PARTIALS
-    frequency = voice.sampling_rate * torch.exp2(highest)
-    return constant / (frequency * torch.log10(frequency))
+    frequency = voice.sampling_rate * torch.exp2(highest.double())  # float64: see `human`
+    return (constant / (frequency * torch.log10(frequency))).to(octaves.dtype)
 
 
 @dataclass(frozen=True)
@@ -97,8 +97,9 @@ def _controls(voice: Voice, parameters: Tensor) -> _Controls:
     oscillators = voice.block("oscillators", values)
     tuning, depth, initial = oscillators[:, :count].unbind(-1)
     octaves = _octaves(voice, note + tuning)[..., None] + (depth / 12)[..., None] * pitch
-    carriers = oscillators[:, count:].clone()
-    carriers[..., 0] = torch.exp2(_octaves(voice, note[:, heard:] + carriers[..., 0]))
+    carrier_tuning, *others = oscillators[:, count:].unbind(-1)
+    base = torch.exp2(_octaves(voice, note[:, heard:] + carrier_tuning).double()).to(values.dtype)
+    carriers = torch.stack([base, *others], dim=-1)
 
     levels = voice.block("levels", values)
     sounding, steady, noise_level = levels[:, :heard], levels[:, heard:-1], levels[:, -1:]
