@@ -90,9 +90,11 @@ class DoppelgangerModel(ResNetPreTrainedModel):
         _check_inputs(self.config, input_values, attention_mask)
         if attention_mask is not None:
             input_values = input_values.masked_fill(attention_mask[:, :, None] == 0, SILENCE)
-        windows = input_values.reshape(-1, 1, self.config.window_frames, self.config.num_mel_bins)
-        pooled = self.resnet(windows.to(self.fc.weight.dtype), return_dict=True).pooler_output
-        vectors = self.fc(pooled.flatten(1)).unflatten(0, (len(input_values), -1))
+        batch, frames, num_mel_bins = input_values.shape
+        windows = frames // self.config.window_frames
+        images = input_values.reshape(batch * windows, 1, self.config.window_frames, num_mel_bins)
+        pooled = self.resnet(images.to(self.fc.weight.dtype), return_dict=True).pooler_output
+        vectors = self.fc(pooled.flatten(1)).reshape(batch, windows, self.config.embedding_size)
         if attention_mask is None:
             return BaseModelOutputWithPooling(last_hidden_state=vectors, pooler_output=vectors.mean(dim=1))
         weights = self._counting(attention_mask).to(vectors.dtype)[:, :, None]

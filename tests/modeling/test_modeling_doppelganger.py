@@ -173,6 +173,21 @@ def test_a_step_waits_for_no_device():
 
 
 @torch.no_grad()
+def test_the_exported_model_takes_any_batch_and_number_of_windows(model):
+    def inputs(clips, windows):
+        mask = torch.ones(clips, 96 * windows, dtype=torch.long)
+        mask[-1, 50:] = 0
+        return spectrograms(clips, 96 * windows, 64), mask
+
+    frames, clips = 96 * torch.export.Dim("windows", min=1, max=512), torch.export.Dim.DYNAMIC
+    dynamic_shapes = ({0: clips, 1: frames}, {0: clips, 1: frames})
+    exported = torch.export.export(model, inputs(2, 2), dynamic_shapes=dynamic_shapes).module()
+    for shape in ((1, 2), (3, 4)):  # a single window is a graph of its own to torch.export
+        expected = model(*inputs(*shape)).pooler_output
+        torch.testing.assert_close(exported(*inputs(*shape)).pooler_output, expected, atol=1e-5, rtol=0)
+
+
+@torch.no_grad()
 def test_half_precision_and_tuples_are_as_everywhere(model):
     values = spectrograms(2, 96, 64)
     lowered = build().to(torch.bfloat16)(values).pooler_output
