@@ -1,6 +1,6 @@
 """One part of what wants a GPU, measured and written down at once.
 
-    python benchmarks/gpu.py OUT_DIR synthesis | model | comparisons | base
+    python benchmarks/gpu.py OUT_DIR synthesis | model | comparisons | base | doubles
 
 `benchmarks/gpu.sh` runs them in order. Without a GPU everything is of toy size and proves only that it runs. Every
 finished measurement is written before the next begins, so what a time limit cuts off loses nothing that was there.
@@ -17,7 +17,9 @@ from typing import Any
 import torch
 from pretraining import clips_per_second, compare, our_model_step
 
+from audiopg.data_scripts.patterns import get_patterns
 from audiopg.data_scripts.synthesis import draw, get_preset, render
+from audiopg.data_scripts.voices import ARCHITECTURES, get_voice
 from audiopg.modeling.configuration_audiopg import AudioPGConfig
 from audiopg.modeling.feature_extraction_audiopg import AudioPGFeatureExtractor
 from audiopg.training.engine.loop import profile
@@ -25,6 +27,7 @@ from audiopg.training.engine.throughput import measure_peak
 from audiopg.training.objectives.masked_audio import flop_per_clip
 from audiopg.training.objectives.pretraining import FAMILIES, TrainedRun, pretrain
 from audiopg.training.objectives.recipe import PretrainingRecipe
+from audiopg.training.objectives.sources import VoiceSource
 from audiopg.training.runs.files import write_atomically
 from audiopg.training.runs.metrics_log import read_metrics
 from audiopg.training.runs.provenance import environment
@@ -65,7 +68,7 @@ class Report:
 
 
 def measure_synthesis(output: Path, device: torch.device) -> None:
-    """Clips per second of waveforms alone and of standardised log-mel, by preset and batch size."""
+    """Clips per second of waveforms alone and of standardised log-mel; sounds of voices, images of patterns."""
     on_gpu, report, extractor = device.type == "cuda", Report(output / "synthesis.json"), AudioPGFeatureExtractor()
     for name in ("reference", "audiopg"):
         preset = get_preset(name, **({} if on_gpu else TOY["synthesis"]))
@@ -81,6 +84,18 @@ def measure_synthesis(output: Path, device: torch.device) -> None:
             }
             rates = clips_per_second(steps, batch_size, device=device, **PACE[on_gpu])
             report.add(f"{name}, batch {batch_size}", {f"{stage} clips/s": rate for stage, rate in rates.items()})
+
+    batch_size = 768 if on_gpu else 2
+    for name in ARCHITECTURES:
+        source = VoiceSource(get_voice(name), seed=0)
+        sounds = {"sounds": lambda source=source: source.waveforms(source.draw(torch.arange(batch_size)), device)}
+        rate = clips_per_second(sounds, batch_size, device=device, **PACE[on_gpu])["sounds"]
+        report.add(f"{name}, batch {batch_size}", {"times real time": rate})  # they last 1 s
+    batch_size, size = (256, 224) if on_gpu else (2, 32)
+    for name in ("zone_plates", "spectrum", "shaders", "dead_leaves_mixed", "fractaldb", "visualatom"):
+        images = {"images": lambda name=name: get_patterns(name).images(0, range(batch_size), size, device)}
+        rate = clips_per_second(images, batch_size, device=device, **PACE[on_gpu])["images"]
+        report.add(f"{name}, {size} pixels, batch {batch_size}", {"images/s": rate})
 
 
 def measure_model(output: Path, device: torch.device) -> None:
@@ -146,11 +161,28 @@ def run_base(output: Path, device: torch.device) -> None:
     model.to(torch.bfloat16).save_pretrained(output / "base_bf16", max_shard_size=LARGEST_SHARD)
 
 
+def run_doubles(output: Path, device: torch.device) -> None:
+    """The recipe of Audio Doppelgängers for five minutes, going on from where a run before was cut off."""
+    report, folder = Report(output / "doubles.json"), output.with_name(f"{output.name}.run") / "doubles"
+    on_gpu = device.type == "cuda"
+    toy = {"size": "resnet_tiny", "num_clips": 16, "batch_size": 8, "checkpoint_every": 1, "log_every": 1}
+    recipe = load_recipe(PretrainingRecipe, "doppelgangers", {"max_minutes": 5} if on_gpu else toy)
+    facts = pretrain(recipe, folder)
+    names = ("finished", "steps", "clips", "loss", "seconds", "clips_per_second", "share_of_peak")
+    report.add("run", {name: facts[name] for name in names})
+    rows = read_metrics(folder)
+    (output / "doubles_loss.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    TrainedRun.open(folder).model().to(torch.bfloat16).save_pretrained(
+        output / "doubles_bf16", max_shard_size=LARGEST_SHARD
+    )
+
+
 PARTS: dict[str, Callable[[Path, torch.device], None]] = {
     "synthesis": measure_synthesis,
     "model": measure_model,
     "comparisons": measure_comparisons,
     "base": run_base,
+    "doubles": run_doubles,
 }
 
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Everything about speed, and the real recipe, that wants a GPU: benchmarks/gpu.sh OUT_DIR [part ...]
 #
-# Parts: synthesis, model, comparisons, base (all, in this order, unless some are named); each is stopped after
+# Parts: synthesis, model, comparisons, base, doubles (all, in this order, unless some are named); each is stopped after
 # PART_SECONDS (10 minutes). `base` goes on where it was stopped when it is started again: its checkpoints are in
 # OUT_DIR.run, which must then be kept. OUT_DIR receives JSON, pictures and bf16 weights in files below 15 MB; a table
 # of all that is there comes last, however the parts ended. Needs torch, transformers, accelerate, numpy, PyYAML,
@@ -9,13 +9,13 @@
 set -uo pipefail
 
 if [ $# -lt 1 ]; then
-  echo "usage: benchmarks/gpu.sh OUT_DIR [synthesis|model|comparisons|base ...]" >&2
+  echo "usage: benchmarks/gpu.sh OUT_DIR [synthesis|model|comparisons|base|doubles ...]" >&2
   exit 2
 fi
 root=$(cd "$(dirname "$0")/.." && pwd)
 out=$1
 shift
-if [ $# -eq 0 ]; then set -- synthesis model comparisons base; fi
+if [ $# -eq 0 ]; then set -- synthesis model comparisons base doubles; fi
 mkdir -p "$out"
 out=$(cd "$out" && pwd)
 python=${PYTHON:-python3}

@@ -8,12 +8,12 @@ import json
 import sys
 from pathlib import Path
 
-PARTS = ("synthesis", "model", "comparisons", "base")
+PARTS = ("synthesis", "model", "comparisons", "base", "doubles")
 
 
 def format_summary(output: Path) -> str:
     """A table of every measurement in the parts' JSON files; parts without one are "not measured"."""
-    lines = [f"{'part':<13}{'what':<28}result"]
+    lines = [f"{'part':<13}{'what':<44}result"]
     for part in PARTS:
         path = output / f"{part}.json"
         if not path.is_file():
@@ -21,8 +21,8 @@ def format_summary(output: Path) -> str:
             continue
         report = json.loads(path.read_text(encoding="utf-8"))
         for name, row in report["rows"].items():
-            lines.append(f"{part:<13}{name:<28}" + ", ".join(f"{label} {value}" for label, value in row.items()))
-        lines.append(f"{part:<13}{'on':<28}{report['hardware']}, commit {report['commit']}")
+            lines.append(f"{part:<13}{name:<44}" + ", ".join(f"{label} {value}" for label, value in row.items()))
+        lines.append(f"{part:<13}{'on':<44}{report['hardware']}, commit {report['commit']}")
     return "\n".join(lines)
 
 
