@@ -115,7 +115,8 @@ class Renderer:
         except ImportError as error:
             raise ImportError("Shaders in GLSL want moderngl: pip install 'audiopg[shaders]'.") from error
         try:
-            self.context = moderngl.create_context(standalone=True, backend="egl")
+            settings: dict[str, Any] = {"backend": "egl"}
+            self.context = moderngl.create_context(standalone=True, **settings)
         except Exception as error:
             raise OSError(
                 f"EGL cannot be opened ({error}); on Debian: apt install libegl1 libegl-mesa0 libgl1-mesa-dri."

@@ -238,7 +238,8 @@ def _synthesized(recipe: Recipe, drawing: Drawing, layers: list[_Layer], weights
     shared = None
     if recipe.noise == "shared":
         shared = _noise(recipe, "shared", 512, sampled("exponent", "shared exponent"), random)
-    x, image = weights["start"][None], None
+    x = weights["start"][None]
+    image = x.new_zeros(1, 3, _START // 2, _START // 2)
     for layer in layers:
         if layer.doubles:
             x = doubled(x)
@@ -257,7 +258,7 @@ def _synthesized(recipe: Recipe, drawing: Drawing, layers: list[_Layer], weights
             name = f"{layer.name} colours"
             colours = random.normal(name, 3, layer.outputs) if recipe.new_colours else weights[name]
             part = modulated(x, colours[..., None, None] / math.sqrt(layer.outputs), style(name), demodulate=False)
-            image = part if image is None else doubled(image) + part
+            image = doubled(image) + part
     return image[0]
 
 
