@@ -111,6 +111,14 @@ class AudioPGPatternsConfig(datasets.BuilderConfig):
         """First index and index after the last of every shard."""
         return shards_of(self.num_images, self.images_per_shard)
 
+    def features(self) -> datasets.Features:
+        """Types of the columns."""
+        return features(self.validated_patterns())
+
+    def rows(self, first: int, end: int) -> Iterator[dict[str, Any]]:
+        """The images from index `first` to before `end`."""
+        return rows(self.validated_patterns(), self.seed, first, end, self.size)
+
 
 class AudioPGPatterns(datasets.ArrowBasedBuilder):
     """Images of one set as a data set with one split, `train`.

@@ -255,6 +255,14 @@ class AudioPGSyntheticConfig(datasets.BuilderConfig):
         """
         return shards_of(self.num_clips, self.clips_per_shard)
 
+    def features(self) -> datasets.Features:
+        """Types of the columns."""
+        return features(self.validated_preset())
+
+    def rows(self, first: int, end: int) -> Iterator[dict[str, Any]]:
+        """The clips from index `first` to before `end`."""
+        return rows(self.validated_preset(), self.seed, first, end)
+
 
 class AudioPGSynthetic(datasets.ArrowBasedBuilder):
     """Synthesized clips of one preset as a data set with one split, `train`.

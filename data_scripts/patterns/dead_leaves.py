@@ -6,7 +6,7 @@ Most leaves are hidden in the end, so none is painted: the few that are seen are
 import math
 from collections.abc import Callable, Mapping
 from copy import copy
-from functools import lru_cache
+from functools import lru_cache, reduce
 
 import torch
 from torch import Tensor
@@ -87,11 +87,11 @@ def _sides(corners: Tensor, is_circle: Tensor, radius: Tensor) -> Tensor:
 def _is_inside(x: Tensor, y: Tensor, sides: Tensor) -> Tensor:
     """Whether pixels at (x, y) from the centre of a leaf lie within all its sides `(leaves, 4, 3)`; all broadcast."""
     shape = (-1, *[1] * (max(x.dim(), y.dim()) - 1))
-    inside = None
-    for a, b, c in (side.unbind(-1) for side in sides.unbind(-2)):
-        within = (a.view(shape) * x - c.view(shape)) + b.view(shape) * y <= 0
-        inside = within if inside is None else inside.logical_and_(within)
-    return inside
+    within = (
+        (a.view(shape) * x - c.view(shape)) + b.view(shape) * y <= 0
+        for a, b, c in (side.unbind(-1) for side in sides.unbind(-2))
+    )
+    return reduce(Tensor.logical_and_, within)
 
 
 class _Leaves:

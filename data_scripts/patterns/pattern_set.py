@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from audiopg.data_scripts.counter_random import normal, random_bits, uniform
-from audiopg.data_scripts.synthesis import Choice, Range, validated_indices
+from audiopg.data_scripts.synthesis import validated_indices
 
 PATTERNS_VERSION = "0.1.0"
 """Changes whenever any image of any set changes; recorded wherever images are used."""
@@ -43,13 +43,13 @@ class Drawing:
         seed: The stream of images.
         indices: Which images, int64, shape `(batch,)`, on the device that makes them.
         size: Side of an image in pixels.
-        ranges: Of the set.
+        ranges: Of the set, each a `Range` or a `Choice`.
     """
 
     seed: int
     indices: Tensor
     size: int
-    ranges: Mapping[str, Range | Choice]
+    ranges: Mapping[str, Any]
 
     @property
     def device(self) -> torch.device:
@@ -85,7 +85,7 @@ class PatternSet:
         name: How it is called.
         description: One sentence.
         source: Who has described it, and where this one differs.
-        ranges: Everything that varies, and every constant, with its unit and meaning.
+        ranges: Everything that varies, and every constant, each a `Range` or a `Choice` with its unit and meaning.
         make: From what is asked for to images in [0, 1], float32, shape `(batch, 3, size, size)`: rows from the top,
             red first.
         labels: From what is asked for to classes from 0 on, int64, shape `(batch,)`; None for a set without classes.
@@ -97,7 +97,7 @@ class PatternSet:
     name: str
     description: str
     source: str
-    ranges: Mapping[str, Range | Choice]
+    ranges: Mapping[str, Any]
     make: Callable[[Drawing], Tensor]
     labels: Callable[[Drawing], Tensor] | None = None
     num_classes: int = 0

@@ -20,6 +20,7 @@ from huggingface_hub import eval_result_entries_to_yaml as entries_to_plain
 from jinja2 import Environment, FileSystemLoader
 from transformers import PreTrainedModel
 
+from audiopg.data_scripts.patterns import PatternSet
 from audiopg.data_scripts.synthesis import Preset
 from audiopg.model_cards import TEMPLATES
 from audiopg.modeling.configuration_audiopg import MINIMUM_TRANSFORMERS
@@ -309,3 +310,40 @@ def dataset_card(
         "made_on": environment(),
     }
     return DatasetCard(_text("synthetic_dataset", card_data, values))
+
+
+def image_dataset_card(
+    recipe: Mapping[str, Any], patterns: PatternSet, *, measured: Mapping[str, Any], shards: list[Path]
+) -> DatasetCard:
+    """The card of a data set of synthetic images that is written.
+
+    Args:
+        recipe: `recipe.json` of the data set.
+        patterns: Whose images.
+        measured: What is measured of the first images, as from `sheet.measure`.
+        shards: Where they lie.
+
+    Returns:
+        The card, with its metadata.
+    """
+    num_images = recipe["num_images"]
+    card_data = DatasetCardData(
+        license="apache-2.0",
+        pretty_name=f"AudioPG patterns, {recipe['patterns']}",
+        task_categories=["image-classification"] if patterns.num_classes else ["image-feature-extraction"],
+        tags=["image", "audiopg", "synthetic", "procedural-generation"],
+        size_categories=[next((name for end, name in _SIZES if num_images < end), _LARGEST_SIZE)],
+        configs=[{"config_name": "default", "data_files": [{"split": "train", "path": "data/train-*.parquet"}]}],
+    )
+    options = {name: recipe[name] for name in ("patterns", "num_images", "size", "seed", "images_per_shard")}
+    options |= {f"ranges.{name}": json.dumps(value) for name, value in recipe["ranges"].items()}
+    values = {
+        "recipe": recipe,
+        "patterns": patterns,
+        "options": " ".join(f"--{name} {shlex.quote(str(value))}" for name, value in options.items()),
+        "measured": measured,
+        "gigabytes": sum(shard.stat().st_size for shard in shards) / 1e9,
+        "num_shards": len(shards),
+        "made_on": environment(),
+    }
+    return DatasetCard(_text("synthetic_images", card_data, values))

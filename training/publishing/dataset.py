@@ -1,4 +1,4 @@
-"""Synthesized clips as a data set for the Hub: Parquet shards, a card, a picture. Killed, it goes on where it was."""
+"""Clips or images as a data set for the Hub: Parquet shards, a card, a picture. Killed, it goes on where it was."""
 
 import json
 import multiprocessing
@@ -11,13 +11,18 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from huggingface_hub import DatasetCard
 from tqdm import tqdm
 
-from audiopg.data_scripts.audiopg_synthetic import AudioPGSyntheticConfig, describe_columns, features, rows
+from audiopg.data_scripts.audiopg_patterns import AudioPGPatternsConfig
+from audiopg.data_scripts.audiopg_synthetic import AudioPGSyntheticConfig, describe_columns, features
 from audiopg.data_scripts.clip_rows import columns
+from audiopg.data_scripts.patterns import PATTERNS_VERSION
+from audiopg.data_scripts.patterns.measures import to_bytes
+from audiopg.data_scripts.patterns.sheet import batches_of, draw_sheet, measure
 from audiopg.data_scripts.synthesis import SYNTHESIZER_VERSION, Preset, draw
 from audiopg.training.objectives.pictures import draw_clips
-from audiopg.training.publishing.cards import dataset_card
+from audiopg.training.publishing.cards import dataset_card, image_dataset_card
 from audiopg.training.runs.files import read_json, sweep, write_atomically, writing, written_aside
 from audiopg.training.runs.folder import held, refuse_foreign
 from audiopg.training.runs.workers import end_with_parent
@@ -26,10 +31,26 @@ ROWS_PER_GROUP = 128
 """What a reader of Parquet fetches at once, some 25 MB."""
 
 _SHOWN_CLIPS = 8
+_MEASURED_IMAGES = 64
+
+Config = AudioPGSyntheticConfig | AudioPGPatternsConfig
+"""What rows a data set has."""
 
 
-def recipe_of(config: AudioPGSyntheticConfig) -> dict[str, Any]:
+def recipe_of(config: Config) -> dict[str, Any]:
     """Everything that the bytes of the shards follow from, as plain values."""
+    if isinstance(config, AudioPGPatternsConfig):
+        recipe: dict[str, Any] = {
+            "patterns": config.name,
+            "ranges": config.ranges,
+            "seed": config.seed,
+            "size": config.size,
+            "num_images": config.num_images,
+            "images_per_shard": config.images_per_shard,
+            "patterns_version": PATTERNS_VERSION,
+            "columns": list(config.features()),
+        }
+        return json.loads(json.dumps(recipe))
     recipe = {
         "preset": config.name,
         "synthesis": config.synthesis,
@@ -100,33 +121,30 @@ def _batches(rows_of_shard: Iterable[dict[str, Any]], schema: pa.Schema) -> Iter
         yield pa.Table.from_pylist(batch, schema)
 
 
-def write_shard(config: AudioPGSyntheticConfig, path: Path, first: int, end: int) -> int:
-    """Synthesize the clips from index `first` to before `end` into one Parquet file, which appears when it is whole.
+def write_shard(config: Config, path: Path, first: int, end: int) -> int:
+    """Write clips or images from index `first` to before `end` as one Parquet file, which appears when it is whole.
 
     Args:
-        config: Which clips.
+        config: Which clips or images.
         path: The file.
-        first: Index of the first clip.
+        first: Index of the first.
         end: Index after the last.
 
     Returns:
-        How many clips it holds.
+        How many it holds.
 
     Raises:
         OSError: if it cannot be written; nothing of it is left then.
     """
-    preset = config.validated_preset()
-    schema = features(preset).arrow_schema
+    schema = config.features().arrow_schema
     # No two clips are alike: a dictionary of their values would only cost time.
     with written_aside(path) as partial, pq.ParquetWriter(partial, schema, use_dictionary=False) as writer:
-        for table in _batches(rows(preset, config.seed, first, end), schema):
+        for table in _batches(config.rows(first, end), schema):
             writer.write_table(table)
     return end - first
 
 
-def _written_shards(
-    config: AudioPGSyntheticConfig, missing: Sequence[tuple[Path, int, int]], num_proc: int
-) -> Iterator[int]:
+def _written_shards(config: Config, missing: Sequence[tuple[Path, int, int]], num_proc: int) -> Iterator[int]:
     """Write shards, here or in worker processes; yields the number of clips of each as it is done."""
     if num_proc == 1:
         yield from (write_shard(config, *shard) for shard in missing)
@@ -141,7 +159,7 @@ def _written_shards(
             pool.shutdown(cancel_futures=True)
 
 
-def write_shards(config: AudioPGSyntheticConfig, folder: Path, num_proc: int = 1) -> list[Path]:
+def write_shards(config: Config, folder: Path, num_proc: int = 1) -> list[Path]:
     """Write the shards that are not there yet.
 
     Args:
@@ -162,8 +180,10 @@ def write_shards(config: AudioPGSyntheticConfig, folder: Path, num_proc: int = 1
     (folder / "data").mkdir(exist_ok=True)
     sweep(folder / "data")
     missing = [(path, first, end) for path, first, end in shards if not is_whole(path, end - first)]
-    done = config.num_clips - sum(end - first for _, first, end in missing)
-    with tqdm(total=config.num_clips, initial=done, desc=folder.name, unit="clip", disable=None) as bar:
+    number = ranges[-1][1]
+    done = number - sum(end - first for _, first, end in missing)
+    unit = "image" if isinstance(config, AudioPGPatternsConfig) else "clip"
+    with tqdm(total=number, initial=done, desc=folder.name, unit=unit, disable=None) as bar:
         for num_clips in _written_shards(config, missing, num_proc):
             bar.update(num_clips)
     return [path for path, _, _ in shards]
@@ -203,7 +223,7 @@ def column_statistics(shards: Sequence[Path], preset: Preset) -> dict[str, dict[
     return statistics
 
 
-def build_dataset(config: AudioPGSyntheticConfig, folder: Path, num_proc: int = 1) -> list[Path]:
+def build_dataset(config: Config, folder: Path, num_proc: int = 1) -> list[Path]:
     """Write shards, card and picture.
 
     Args:
@@ -224,18 +244,34 @@ def build_dataset(config: AudioPGSyntheticConfig, folder: Path, num_proc: int = 
         return _build(config, folder, num_proc)
 
 
-def _build(config: AudioPGSyntheticConfig, folder: Path, num_proc: int) -> list[Path]:
+def _build(config: Config, folder: Path, num_proc: int) -> list[Path]:
     shards = write_shards(config, folder, num_proc)
+    describe = _describe_images if isinstance(config, AudioPGPatternsConfig) else _describe_clips
+    card = describe(config, folder, shards)
+    with written_aside(folder / "README.md") as partial:
+        card.save(partial)
+    return shards
+
+
+def _describe_images(config: AudioPGPatternsConfig, folder: Path, shards: list[Path]) -> DatasetCard:
+    """Draw the first images, and write the card."""
+    patterns = config.validated_patterns()
+    first, *others = batches_of(patterns, min(_MEASURED_IMAGES, config.num_images), config.size, config.seed)
+    measured = measure([first, *others])
+    with writing(folder / "images.png"):
+        draw_sheet({config.name: to_bytes(first)}, {config.name: measured}, folder / "images.png")
+    return image_dataset_card(recipe_of(config), patterns, measured=measured, shards=shards)
+
+
+def _describe_clips(config: AudioPGSyntheticConfig, folder: Path, shards: list[Path]) -> DatasetCard:
+    """Draw the first clips, and write the card."""
     preset, shown = config.validated_preset(), range(min(_SHOWN_CLIPS, config.num_clips))
     with writing(folder / "clips.png"):
         draw_clips(draw(preset, config.seed, shown), folder / "clips.png")
-    card = dataset_card(
+    return dataset_card(
         recipe_of(config),
         preset,
         columns=describe_columns(preset),
         statistics=column_statistics(shards, preset),
         shards=shards,
     )
-    with written_aside(folder / "README.md") as partial:
-        card.save(partial)
-    return shards
