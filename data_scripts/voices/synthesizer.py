@@ -164,6 +164,8 @@ def render(voice: Voice, parameters: Tensor, noise: Tensor) -> Tensor:
             f"got {tuple(noise.shape)}; take noise_of of the same voice."
         )
     size = _SOUNDS_AT_ONCE.get(parameters.device.type, _SOUNDS_AT_ONCE_ELSEWHERE)
+    if torch.compiler.is_compiling():
+        size = len(parameters)  # what is compiled keeps no signals to hold
     # A caller's mixed precision is meant for a network; sound needs all of float32.
     with torch.autocast(parameters.device.type, enabled=False):
         parts = zip(_controls(voice, parameters.float()).split(size), noise.float().split(size), strict=True)
