@@ -50,6 +50,9 @@ logger = logging.getLogger(__name__)
 FACTOR_PRESET = "reference"
 """Whose clips the factors are decoded from, whatever the encoder was trained on."""
 
+SECONDS_FOR_IMAGES = 2.56
+"""Length of these clips where the encoder was trained on images, which have none."""
+
 NUM_TRAINING_CLIPS, NUM_TEST_CLIPS = 600, 300
 
 STOPPED = 130
@@ -59,6 +62,8 @@ STOPPED = 130
 def factor_preset(recipe: PretrainingRecipe) -> Preset:
     """Whose clips the factors are decoded from: as long, and at the same rate, as those that a run was trained on.
 
+    For a run of images they last `SECONDS_FOR_IMAGES`.
+
     Raises:
         ValueError: if the rate is too low for the preset.
 
@@ -67,7 +72,9 @@ def factor_preset(recipe: PretrainingRecipe) -> Preset:
         >>> factor_preset(load_recipe(PretrainingRecipe, "tiny")).duration
         2.56
     """
-    clips = recipe.clips
+    if recipe.sees:
+        return get_preset(FACTOR_PRESET, duration=SECONDS_FOR_IMAGES)
+    clips = recipe.heard
     return get_preset(FACTOR_PRESET, duration=clips.duration, sampling_rate=clips.sampling_rate)
 
 

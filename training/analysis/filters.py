@@ -32,7 +32,7 @@ def filters_of(run_folder: Path) -> dict[int, np.ndarray]:
             initial weights, step 0, follow from the recipe.
 
     Returns:
-        By step, shape `(hidden_size, time, mel)`.
+        By step, shape `(hidden_size, time, mel)`; of a run of images, the sum over colours, which audio meets.
 
     Raises:
         ValueError: if the run has no checkpoints, or its encoder sees no patches.
@@ -47,8 +47,8 @@ def filters_of(run_folder: Path) -> dict[int, np.ndarray]:
             matrices[step] = weights.get_tensor(PATCH_PROJECTION)
     if len(matrices) == 1:
         raise ValueError(f"{run_folder} has no checkpoints; give the folder of a run, and its recipe `milestones`.")
-    side = round(matrices[0].shape[1] ** 0.5)
-    return {step: matrix.reshape(-1, side, side) for step, matrix in matrices.items()}
+    side = run.recipe.config.patch_size
+    return {step: matrix.reshape(len(matrix), -1, side, side).sum(axis=1) for step, matrix in matrices.items()}
 
 
 def filter_components(filters: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:

@@ -15,6 +15,7 @@ images are alike, so their kernels may cancel; `kernel_norms` tells.
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
@@ -145,5 +146,6 @@ def kernel_norms(projection: Tensor, num_channels: int) -> dict[str, Any]:
     """
     whole = projection.full_tensor() if isinstance(projection, DTensor) else projection  # FSDP's is in pieces
     kernels = whole.detach().double().unflatten(1, (num_channels, -1)).transpose(0, 1)
-    colours = [round(float(kernel.norm()), 4) for kernel in kernels]
-    return {"colours": colours, "sum": round(float(kernels.sum(dim=0).norm()), 4)}
+    norms = torch.linalg.matrix_norm(torch.cat([kernels, kernels.sum(dim=0, keepdim=True)]))
+    *colours, summed = [round(norm, 4) for norm in norms.tolist()]
+    return {"colours": colours, "sum": summed}

@@ -22,6 +22,7 @@ from transformers import PreTrainedModel
 
 from audiopg.data_scripts.patterns import PatternSet
 from audiopg.data_scripts.synthesis import Preset
+from audiopg.data_scripts.voices import Voice
 from audiopg.model_cards import TEMPLATES
 from audiopg.modeling.configuration_audiopg import MINIMUM_TRANSFORMERS
 from audiopg.modeling.feature_extraction_audiopg import LogMelFeatureExtractor
@@ -118,10 +119,11 @@ def pretrained_card(
     tags = {
         "masked-autoencoder": redraws,
         "contrastive-learning": recipe.is_contrastive,
+        "synthetic-images": recipe.sees,
         "synthetic-data": not recipe.recordings,
     }
     return _encoder_card(
-        "pretrained",
+        "pretrained_images" if recipe.patterns else "pretrained",
         recipe.name,
         model,
         feature_extractor,
@@ -136,6 +138,7 @@ def pretrained_card(
         recipe=recipe,
         synthesis=given(recipe.synthesis),
         voices=given(recipe.voices) if recipe.voices else {},
+        patterns=recipe.patterns.pattern_set if recipe.patterns else None,
         redraws=redraws,
         run=run,
         results=results,
@@ -310,6 +313,46 @@ def dataset_card(
         "made_on": environment(),
     }
     return DatasetCard(_text("synthetic_dataset", card_data, values))
+
+
+def voice_dataset_card(
+    recipe: Mapping[str, Any], voice: Voice, *, columns: str, statistics: Mapping[str, Any], shards: list[Path]
+) -> DatasetCard:
+    """The card of a data set of sounds of a voice that is written.
+
+    Args:
+        recipe: `recipe.json` of the data set.
+        voice: Whose sounds.
+        columns: What they are, as a list in Markdown.
+        statistics: What they hold, read back from the shards.
+        shards: Where they lie.
+
+    Returns:
+        The card, with its metadata.
+    """
+    num_clips = recipe["num_clips"]
+    card_data = DatasetCardData(
+        license="apache-2.0",
+        pretty_name=f"AudioPG voices, {recipe['voice']}",
+        task_categories=["audio-classification"],
+        tags=["audio", "audiopg", "synthetic", "procedural-generation", "synthesizer"],
+        size_categories=[next((name for end, name in _SIZES if num_clips < end), _LARGEST_SIZE)],
+        configs=[{"config_name": "default", "data_files": [{"split": "train", "path": "data/train-*.parquet"}]}],
+    )
+    options = {name: recipe[name] for name in ("voice", "num_clips", "seed", "clips_per_shard")}
+    options |= {f"options.{name}": json.dumps(value) for name, value in recipe["options"].items()}
+    values = {
+        "recipe": recipe,
+        "voice": voice,
+        "options": " ".join(f"--{name} {shlex.quote(str(value))}" for name, value in options.items()),
+        "columns": columns,
+        "statistics": statistics,
+        "hours": num_clips * voice.duration / 3600,
+        "gigabytes": sum(shard.stat().st_size for shard in shards) / 1e9,
+        "num_shards": len(shards),
+        "made_on": environment(),
+    }
+    return DatasetCard(_text("synthetic_voices", card_data, values))
 
 
 def image_dataset_card(

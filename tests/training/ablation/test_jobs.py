@@ -15,6 +15,7 @@ import yaml
 from scipy.stats import ttest_rel
 from toys import write_recordings
 
+from audiopg.data_scripts.patterns import PATTERNS
 from audiopg.training.ablate import main
 from audiopg.training.ablation import jobs as ablation
 from audiopg.training.ablation.grid import GRIDS, AblationGrid, load_grid, run_key
@@ -277,3 +278,28 @@ def test_a_grid_that_cannot_be_run_is_refused_before_it_runs(changes, message):
 def test_a_second_command_in_the_folder_is_refused(tmp_path):
     with held(tmp_path), pytest.raises(ValueError, match="Another command is at work"):
         ablation.ablate(None, None, tmp_path, "", "cpu")
+
+
+def test_the_grid_of_patterns_has_every_set_and_clips_beside_them():
+    grid = load_grid("patterns")
+    assert [name for name in grid.cells if name != grid.reference] == list(PATTERNS)
+    for name in PATTERNS:
+        recipe = grid.recipe(name, seed=0)
+        assert (recipe.patterns.name, recipe.objective) == (name, "masked_images")
+    clips = grid.recipe(grid.reference, seed=0)
+    assert (clips.objective, clips.patterns, clips.num_clips) == ("masked_audio", None, recipe.num_clips)
+    images, sounds = (ablation.factor_preset(found) for found in (recipe, clips))
+    assert images.ranges == sounds.ranges
+    assert (images.duration, images.sampling_rate) == (sounds.duration, sounds.sampling_rate)
+
+
+def test_an_encoder_of_images_is_probed_on_sound_beside_one_of_clips(toy_grid, toy_recipe, tmp_path, capsys):
+    grid = yaml.safe_load((tmp_path / "grid.yaml").read_text())
+    images = {"objective": "masked_images", "patterns": {"name": "zone_plates", "size": 32}}
+    cells = {"images": {"overrides": {"preset": "", "synthesis": {}, **images}}, "full": {}}
+    (tmp_path / "grid.yaml").write_text(yaml.safe_dump({**grid, "cells": cells, "seeds": [0]}))
+    main(toy_grid)
+    found = results_of(tmp_path)["results"]
+    assert set(found) == {"images", "full", RANDOM, LOG_MEL}
+    assert all(np.isfinite(found["images"][0]["factors"][name]) for name in ("frequency", "level", "onset"))
+    assert len(found["images"][0]["scores"]) == 3

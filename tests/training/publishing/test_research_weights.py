@@ -1,4 +1,5 @@
 import argparse
+import copy
 import math
 import os
 import subprocess
@@ -13,7 +14,7 @@ from transformers import ViTMAEConfig, ViTMAEForPreTraining
 from audiopg.modeling.configuration_audiopg import AUTO_MAP, AudioPGConfig
 from audiopg.modeling.feature_extraction_audiopg import AudioPGFeatureExtractor
 from audiopg.modeling.modeling_audiopg import AudioPGForPreTraining, AudioPGModel
-from audiopg.modeling.patches_audiopg import sincos_positions
+from audiopg.modeling.patches_audiopg import sincos_positions, unpatchify
 from audiopg.training.convert_checkpoint import main
 from audiopg.training.objectives.evidence import saw_real_data
 from audiopg.training.publishing.research_weights import (
@@ -267,6 +268,67 @@ def test_a_converted_vitmae_takes_audio_and_says_that_it_has_seen_pictures(vitma
     inputs = extractor(torch.zeros(163840), sampling_rate=16000)
     assert model(**inputs).last_hidden_state.shape == (1, 513, 32)
     assert extractor.statistics["source"] == "images: the weights are those of vit-mae-toy"
+
+
+def test_a_vitmae_brought_over_to_audio_sees_spectrograms_as_it_saw_pictures(vitmae, tmp_path):
+    """All of it against theirs on the picture that one sees: low tones at the bottom, time to the right.
+
+    Theirs is told to count rows from below, which is what no turning of weights can make up for.
+    """
+    main([str(vitmae[1]), str(tmp_path / "out"), "--to_audio"])
+    ours = AudioPGForPreTraining.from_pretrained(tmp_path / "out")
+    theirs = copy.deepcopy(vitmae[0])
+    for name, positions in theirs.named_parameters():
+        if "pos" in name:
+            grid = positions.data[:, 1:].unflatten(1, (8, 8)).flip(1).flatten(1, 2)
+            positions.data = torch.cat([positions.data[:, :1], grid], dim=1)
+    generator = torch.Generator().manual_seed(0)
+    picture = torch.randn(2, 128, 128, generator=generator)  # rows from the top
+    noise = torch.rand(2, 8, 8, generator=generator)
+    spectrogram = picture.flip(1).transpose(1, 2)
+    with torch.no_grad():
+        expected = theirs(picture[:, None].expand(-1, 3, -1, -1), noise=noise.flatten(1))
+        latent = theirs.vit(picture[:, None].expand(-1, 3, -1, -1), noise=noise.flatten(1)).last_hidden_state
+        turned_noise = noise.flip(1).transpose(1, 2).flatten(1)
+        output = ours(spectrogram, noise=turned_noise)
+        tokens = ours.audiopg(spectrogram, noise=turned_noise).last_hidden_state
+    torch.testing.assert_close(tokens.roll(16, -1), latent, atol=1e-5, rtol=1e-5)
+    redrawn = unpatchify(output.logits, 16, num_mel_bins=128).transpose(1, 2).flip(1)
+    grey = unpatchify(expected.logits.unflatten(-1, (256, 3)).mean(dim=-1), 16, num_mel_bins=128)
+    torch.testing.assert_close(redrawn, grey, atol=1e-4, rtol=1e-5)
+
+
+@pytest.mark.parametrize("stripes", ["horizontal", "vertical"])
+def test_a_vitmae_s_detector_of_stripes_becomes_one_of_tones_or_of_clicks(stripes, vitmae, tmp_path):
+    """Kernels of stripes of 4 pixels, so that they answer to what looks like them, and to nothing else."""
+    wave = torch.sign(torch.sin(2 * torch.pi * (torch.arange(16) + 0.5) / 8))
+    kernel = wave[:, None].expand(16, 16) if stripes == "horizontal" else wave[None].expand(16, 16)
+    weights = {name: value.clone() for name, value in vitmae[0].state_dict().items()}
+    weights["vit.embeddings.patch_embeddings.projection.weight"] = kernel.expand(32, 3, 16, 16).contiguous()
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model/config.json").write_text((vitmae[1] / "config.json").read_text())
+    torch.save(weights, tmp_path / "model/pytorch_model.bin")
+    main([str(tmp_path / "model"), str(tmp_path / "out"), "--to_audio", "--encoder_only"])
+    projection = AudioPGModel.from_pretrained(tmp_path / "out").embeddings.patch_embeddings.weight.detach()
+    answer = {
+        "tones": float((projection[0] * wave.expand(16, 16).flatten()).sum().abs()),  # the same in every frame
+        "clicks": float((projection[0] * wave[:, None].expand(16, 16).flatten()).sum().abs()),
+    }
+    heard, not_heard = ("tones", "clicks") if stripes == "horizontal" else ("clicks", "tones")
+    assert answer[heard] == pytest.approx(3 * 256)
+    assert answer[not_heard] == pytest.approx(0)
+
+
+def test_a_vitmae_brought_over_says_that_it_saw_real_pictures_and_whether_colours_cancel(vitmae, tmp_path):
+    main([str(vitmae[1]), str(tmp_path / "out"), "--to_audio", "--encoder_only"])
+    statistics = AudioPGFeatureExtractor.from_pretrained(tmp_path / "out").statistics
+    assert saw_real_data(statistics) is True
+    kernel = vitmae[0].vit.embeddings.patch_embeddings.projection.weight.detach()
+    assert statistics["kernel_norms"]["sum"] == pytest.approx(float(kernel.sum(dim=1).norm()), abs=1e-3)
+    assert statistics["kernel_norms"]["colours"][2] == pytest.approx(float(kernel[:, 2].norm()), abs=1e-3)
+    card = ModelCard.load(tmp_path / "out/README.md").text
+    assert "mel lies on the vertical axis" in card
+    assert "yes: images: the weights are those of vit-mae-toy" in card
 
 
 def test_a_vitmae_trained_with_other_positions_is_refused(vitmae, tmp_path, capsys):
