@@ -109,10 +109,11 @@ class SynchronisedBatchNorm2d(nn.BatchNorm2d):
         centred = input - mean[:, None, None]
         variance = all_reduce(centred.square().mean(dim=(0, 2, 3))) / processes
         count = processes * input.numel() // input.shape[1]
-        with torch.no_grad():
-            self.num_batches_tracked += 1
-            self.running_mean.lerp_(mean, self.momentum)
-            self.running_var.lerp_(variance * count / (count - 1), self.momentum)
+        if self.running_mean is not None and self.running_var is not None and self.num_batches_tracked is not None:
+            with torch.no_grad():
+                self.num_batches_tracked += 1
+                self.running_mean.lerp_(mean, self.momentum or 0.0)
+                self.running_var.lerp_(variance * count / (count - 1), self.momentum or 0.0)
         scale = self.weight * (variance + self.eps).rsqrt()
         return centred * scale[:, None, None] + self.bias[:, None, None]
 

@@ -164,7 +164,7 @@ class Doubles(MaskedAudio):
         if changes:
             with phase("augmentation"):
                 moved = {name: value.to(device, non_blocking=True) for name, value in changes.items()}
-                waveforms = augment(waveforms, moved, sampling_rate=int(self.recipe.clips.sampling_rate))
+                waveforms = augment(waveforms, moved, sampling_rate=int(self.recipe.heard.sampling_rate))
         told = {name: value.to(device, non_blocking=True) for name, value in targets.items()}
         return {**self.inputs(examples, waveforms), **told}
 

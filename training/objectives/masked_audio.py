@@ -178,7 +178,7 @@ def build_feature_extractor(recipe: PretrainingRecipe, statistics: Mapping[str, 
     """The extractor that goes with the model of this recipe."""
     config = recipe.config
     return AudioPGFeatureExtractor(
-        sampling_rate=int(recipe.clips.sampling_rate),
+        sampling_rate=int(recipe.heard.sampling_rate),
         num_mel_bins=config.num_mel_bins,
         patch_size=config.patch_size,
         window=statistics["window"],
@@ -250,7 +250,7 @@ def _measured(recipe: PretrainingRecipe, source: Source, device: torch.device | 
     mean, std = mean_and_std(
         lambda indices: source.waveforms(source.draw(indices), device),
         recipe.statistics_clips,
-        sampling_rate=int(recipe.clips.sampling_rate),
+        sampling_rate=int(recipe.heard.sampling_rate),
         num_mel_bins=recipe.config.num_mel_bins,
         window=_WINDOW,
     )
@@ -293,7 +293,7 @@ def with_initial_weights(model: AudioPGForPreTraining, recipe: PretrainingRecipe
 
 def num_patches_of(recipe: PretrainingRecipe) -> int:
     """Patches of one of the recipe's clips."""
-    config, clips = recipe.config, recipe.clips
+    config, clips = recipe.config, recipe.heard
     rows = -(-num_frames(clips.num_samples, int(clips.sampling_rate)) // config.patch_size)
     return rows * config.num_mel_patches
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, make_dataclass
 from typing import TYPE_CHECKING, Any
 
-from audiopg.data_scripts.patterns import SIZE, PatternSet, get_patterns
+from audiopg.data_scripts.patterns import PATTERNS_VERSION, SIZE, PatternSet, get_patterns
 from audiopg.data_scripts.synthesis import GROUPS, PRESETS, SYNTHESIZER_VERSION, Choice, Preset, get_preset
 from audiopg.data_scripts.voices import VOICES_VERSION, Voice, get_voice
 from audiopg.modeling.configuration_audiopg import AudioPGConfig
@@ -310,7 +310,7 @@ class PretrainingRecipe(RunRecipe):
         if self.is_contrastive and self.batch_size < 2:
             raise ValueError(f"objective {self.objective} holds sounds apart, two at least; got batch_size 1.")
         if not self.sees:
-            self.clips  # noqa: B018 - refuses an impossible range
+            self.heard  # noqa: B018 - refuses an impossible range
 
     def _check_what_is_seen(self) -> None:
         """Refuse images where sound is heard, sound where images are seen, and a model that takes neither."""
@@ -356,7 +356,7 @@ class PretrainingRecipe(RunRecipe):
                 raise ValueError(
                     f"doubles.{name} is of encoders that see patches; leave it out, or choose the objective doubles."
                 )
-        clips = self.clips
+        clips = self.heard
         if clips.sampling_rate != 16000 or clips.num_samples < 15600:
             raise ValueError(
                 "a ResNet hears 0.96 s at 16000 Hz of a sound that lasts 0.975 s at least, got "
@@ -388,6 +388,8 @@ class PretrainingRecipe(RunRecipe):
         """The synthesizer's version, where there is one."""
         if self.voices:
             return {"voices_version": VOICES_VERSION}
+        if self.patterns:
+            return {"patterns_version": PATTERNS_VERSION}
         return {"synthesizer": SYNTHESIZER_VERSION} if self.preset else {}
 
     @property
@@ -403,7 +405,16 @@ class PretrainingRecipe(RunRecipe):
         return AudioPGConfig.of_size(self.size, **seen, **given(self.model))
 
     @property
-    def clips(self) -> Preset | Voice | RecordingsRecipe:
+    def clips(self) -> Preset:
+        """What clips are drawn from, where a preset is.
+
+        Raises:
+            ValueError: for an impossible range.
+        """
+        return get_preset(self.preset, **given(self.synthesis))
+
+    @property
+    def heard(self) -> Preset | Voice | RecordingsRecipe:
         """What is heard; each kind says how long a clip is (`num_samples`), and at which `sampling_rate`.
 
         Raises:
@@ -413,4 +424,4 @@ class PretrainingRecipe(RunRecipe):
             raise ValueError(f"{self.name} sees images and hears no clips; take a recipe that does.")
         if self.recordings:
             return self.recordings
-        return self.voices.voice if self.voices else get_preset(self.preset, **given(self.synthesis))
+        return self.voices.voice if self.voices else self.clips

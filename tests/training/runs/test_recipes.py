@@ -43,7 +43,7 @@ def test_every_recipe_describes_a_model_and_clips_that_can_be_made(path: Path):
     elif recipe.patterns:
         assert recipe.patterns.pattern_set.name == recipe.patterns.name
     elif recipe.voices:
-        assert recipe.clips == recipe.voices.voice
+        assert recipe.heard == recipe.voices.voice
     else:
         parent = yaml.safe_load(path.with_name(f"{values.get('extends', path.stem)}.yaml").read_text(encoding="utf-8"))
         overrides = {**parent.get("synthesis", {}), **values.get("synthesis", {})}
