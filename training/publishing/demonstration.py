@@ -116,6 +116,10 @@ def run_demo(recipe_name: str, overrides: list[str], output_dir: Path, data_dir:
     started = time.perf_counter()
     dataset = None if data_dir is None else load_labelled(data_dir)
     recipe = load_recipe(PretrainingRecipe, recipe_name, parse_overrides(overrides))
+    if not recipe.preset:
+        raise ValueError(
+            f"The demo draws clips of a preset, and {recipe.name} has none; choose another, such as tiny."
+        )
     run_folder, exported = output_dir / "run", output_dir / recipe.name
     say(f"1/4  Pre-training {recipe.name} on {recipe.num_clips} clips, synthesized on the fly")
     run_pretraining(recipe_name, overrides, run_folder)

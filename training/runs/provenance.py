@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 import audiopg
+from audiopg.data_scripts.patterns import PATTERNS_VERSION
 from audiopg.data_scripts.synthesis import SYNTHESIZER_VERSION
 from audiopg.data_scripts.voices import VOICES_VERSION
 
@@ -36,15 +37,15 @@ def _cpu_name() -> str:
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python, the synthesizers, this package and those that its numbers depend on.
+    """Versions of Python, the synthesizers, the images, this package and those that its numbers depend on.
 
     Example:
         >>> sorted(versions())[:3]
         ['accelerate', 'audiopg', 'numpy']
     """
     found = {name: importlib.metadata.version(name) for name in _PACKAGES}
-    synthesizers = {"synthesizer": SYNTHESIZER_VERSION, "voices": VOICES_VERSION}
-    return {"audiopg": audiopg.__version__, **synthesizers, "python": platform.python_version(), **found}
+    examples = {"synthesizer": SYNTHESIZER_VERSION, "voices": VOICES_VERSION, "patterns": PATTERNS_VERSION}
+    return {"audiopg": audiopg.__version__, **examples, "python": platform.python_version(), **found}
 
 
 def commit() -> str | None:

@@ -6,9 +6,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from toys import write_recordings
 
 from audiopg.training import demo
+from audiopg.training.publishing.demonstration import run_demo
 
 SCRIPT = Path(demo.__file__)
 TOY = [
@@ -23,6 +25,12 @@ TOY = [
     "--synthesis.duration",
     "1.28",
 ]
+
+
+def test_a_recipe_without_clips_is_refused_before_minutes_are_spent(tmp_path):
+    with pytest.raises(ValueError, match=r"clips of a preset, and audiopg-patterns-tiny has none; .* such as tiny"):
+        run_demo("patterns_tiny", [], tmp_path / "out", None)
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_demo_makes_and_measures_everything_it_names(tmp_path):
