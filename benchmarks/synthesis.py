@@ -15,21 +15,18 @@ import json
 import os
 import shlex
 import statistics
-import subprocess
 import sys
-import sysconfig
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import matplotlib
+from contenders import PEERS, Contender, add_ratios, in_turns
 from matplotlib.figure import Figure
 
 from audiopg.training.publishing.pages import synthesis_part
 from audiopg.training.runs.provenance import environment
 
-WORKER = Path(__file__).parent / "peers/worker.py"
 STAGES = (
     "draw",
     "events",
@@ -47,96 +44,6 @@ BATCH_SIZES = {"cpu": (4, 16, 64), "cuda": (64, 256, 1024, 4096)}
 PEER_BATCH_SIZE = {"cpu": 16, "cuda": 128}
 OUR_BATCH_SIZE = {"cpu": 16, "cuda": 1024}
 SOAK_BATCH_SIZE = {"cpu": 4, "cuda": 256}
-PEERS = {
-    "synthax_voice": {
-        "title": "SynthAX 0.2.2, Voice",
-        "requirements": ("synthax==0.2.2", "flax==0.8.4", "jax==0.4.26", "jaxlib==0.4.26", "scipy<1.13", "numpy<2"),
-    },
-    "torchsynth_voice": {
-        "title": "torchsynth 1.0.2, Voice",
-        "requirements": ("torchsynth==1.0.2", "pytorch-lightning==1.8.6", "setuptools<81"),
-    },
-}
-
-
-class Contender:
-    """A process that makes batches of one kind, see `peers/worker.py`.
-
-    Args:
-        module: Name of a module in `peers/`.
-        options: Of its `prepare`.
-        threads: How many cores and threads it gets.
-        python: The interpreter, of whatever environment.
-
-    Raises:
-        RuntimeError: if it does not start; the message ends with what it said.
-    """
-
-    def __init__(self, module: str, options: dict[str, Any], threads: int, python: str = sys.executable):
-        command = [python, "-W", "ignore", str(WORKER), module, json.dumps(options), "--threads", str(threads)]
-        pipe = subprocess.PIPE
-        self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
-        try:
-            self.ready = self._reply()
-        except RuntimeError:
-            self.close()
-            raise
-
-    def _reply(self) -> dict[str, Any]:
-        line = self._process.stdout.readline()
-        if not line:
-            raise RuntimeError(last_line(self._process.stderr.read()))
-        return json.loads(line)
-
-    def make(self, step: int) -> dict[str, Any]:
-        """Have it make batch number `step`; its answer has `seconds`, `cpu_seconds` and `memory` in bytes."""
-        self._process.stdin.write(f"{step}\n")
-        self._process.stdin.flush()
-        return self._reply()
-
-    def close(self) -> None:
-        """End the process."""
-        self._process.communicate()
-
-    def __enter__(self) -> "Contender":
-        return self
-
-    def __exit__(self, *raised: object) -> None:
-        self.close()
-
-
-def last_line(text: str) -> str:
-    """The last line that says something."""
-    return next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "no message")
-
-
-def install(requirements: Sequence[str], folder: Path) -> str:
-    """A virtual environment with the requirements, made once; it borrows this one's torch.
-
-    Args:
-        requirements: As for pip.
-        folder: Where the environment is or shall be.
-
-    Returns:
-        Its interpreter.
-
-    Raises:
-        RuntimeError: if pip fails; the message is its last one.
-    """
-    python, done = folder / "bin/python", folder / "installed"
-    if done.exists() and done.read_text(encoding="utf-8").split() == list(requirements):
-        return str(python)
-    subprocess.run([sys.executable, "-m", "venv", "--clear", str(folder)], check=True, capture_output=True)
-    if any(requirement.startswith("torch") for requirement in requirements):
-        # The same build of torch for both, instead of gigabytes of another one.
-        query = "import sysconfig; print(sysconfig.get_path('purelib'))"
-        theirs = subprocess.run([str(python), "-c", query], check=True, capture_output=True, text=True).stdout.strip()
-        Path(theirs, "borrowed.pth").write_text(sysconfig.get_path("purelib") + "\n", encoding="utf-8")
-    pip = subprocess.run([str(python), "-m", "pip", "install", *requirements], capture_output=True, text=True)
-    if pip.returncode:
-        raise RuntimeError(f"pip install {' '.join(requirements)}: {last_line(pip.stderr)}")
-    done.write_text("\n".join(requirements), encoding="utf-8")
-    return str(python)
 
 
 def measure_stages(
@@ -168,18 +75,19 @@ def contenders(device: str, duration: float, peers: Path | None) -> Iterator[dic
     for preset in ("reference", "audiopg"):
         for features in (False, True):
             options = {"batch_size": batch_size, "preset": preset, "features": features, "duration": duration}
-            yield {"title": f"AudioPG, {preset}", "makes": features, "module": "audiopg_clips", "options": options}
+            made = "log-mel" if features else "waveforms"
+            yield {"title": f"AudioPG, {preset}", "makes": made, "module": "audiopg_clips", "options": options}
     for precision in ("float32", "float64"):
         options = {"batch_size": 16, "precision": precision, "duration": duration}
         yield {
             "title": f"NumPy and torchaudio, clip by clip, {precision}",
-            "makes": True,
+            "makes": "log-mel",
             "module": "research_loop",
             "options": options,
         }
     if peers is not None:
         for module, peer in PEERS.items():
-            yield {**peer, "makes": False, "module": module, "options": {"batch_size": PEER_BATCH_SIZE[device]}}
+            yield {**peer, "makes": "waveforms", "module": module, "options": {"batch_size": PEER_BATCH_SIZE[device]}}
 
 
 def compare(
@@ -198,35 +106,8 @@ def compare(
         A row each: times real time by wall clock, and how often our `reference` making the same thing is as fast
         (above 1: we are faster), by wall clock and by CPU time. Who did not start has its `error` instead.
     """
-    rows, running = [], []
-    with ExitStack() as stack:
-        for contender in contenders(device, duration, peers):
-            row = {"title": contender["title"], "makes": "log-mel" if contender["makes"] else "waveforms"}
-            row |= {"batch_size": contender["options"]["batch_size"], "threads": threads}
-            rows.append(row)
-            try:
-                required = contender.get("requirements")
-                python = install(required, peers / contender["module"]) if required else sys.executable
-                options = {**contender["options"], "device": device}
-                process = stack.enter_context(Contender(contender["module"], options, threads, python))
-            except RuntimeError as error:
-                row["error"] = str(error)
-            else:
-                running.append((row, process, []))
-        for step in range(1, rounds + 2):
-            for _, process, made in running:
-                made.append(process.make(step))
-    speeds = {}
-    for row, process, made in running:
-        audio = process.ready["audio_seconds"]
-        speeds[row["title"], row["makes"]] = [
-            [audio / reply[clock] for reply in made[1:]] for clock in ("seconds", "cpu_seconds")
-        ]
-        row["times_real_time"] = round(statistics.median(audio / reply["seconds"] for reply in made[1:]))
-    for row, _, _ in running:
-        theirs, ours = speeds[row["title"], row["makes"]], speeds["AudioPG, reference", row["makes"]]
-        for name, mine, others in zip(("ratio", "cpu_ratio"), ours, theirs, strict=True):
-            row[name] = round(statistics.median(a / b for a, b in zip(mine, others, strict=True)), 3)
+    rows, running = in_turns(contenders(device, duration, peers), device, threads, rounds, peers)
+    add_ratios(running, "AudioPG, reference")
     return rows
 
 

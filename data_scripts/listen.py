@@ -1,21 +1,26 @@
 """Hear and see clips: WAV files and a picture of each, with what it is made of in words.
 
 python -m audiopg.data_scripts.listen --preset audiopg --index 0:12 [--seed 0] [--output_dir listen]
+python -m audiopg.data_scripts.listen --voice voice_fm [--preset synthax] --index 0:12
 
-Files are named by preset, seed and index.
+Files are named by preset, or voice and its preset, seed and index.
 """
 
 import argparse
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import soundfile
 from tqdm import tqdm
 
+from audiopg.data_scripts import voices
 from audiopg.data_scripts.clip_rows import clip_rows, describe
 from audiopg.data_scripts.figures import draw_clip
 from audiopg.data_scripts.synthesis import PRESETS, Preset, draw, get_preset, render_components, signal_to_noise_ratio
 from audiopg.data_scripts.synthesis.shaping import peak_normalise
+from audiopg.data_scripts.voices import ARCHITECTURES, VOICE_PRESETS, Voice, get_voice
 
 
 def parse_indices(text: str) -> range:
@@ -66,18 +71,52 @@ def write_clips(preset: Preset, seed: int, indices: range, folder: Path) -> list
     return paths
 
 
+def write_sounds(voice: Voice, seed: int, indices: range, folder: Path) -> list[Path]:
+    """As `write_clips`, for sounds of a voice."""
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for index in tqdm(indices, desc="sounds", unit="sound", leave=False, disable=None):
+        parameters = voices.draw(voice, seed, index)
+        waveform = voices.render(voice, parameters, voices.noise_of(voice, seed, index))[0].numpy()
+        units = {
+            name: float(value) for name, value in voices.to_units(voice, parameters).items() if value.numel() == 1
+        }
+        path = folder / f"{voice.architecture.name}_{voice.preset.name}_{seed}_{index:08d}.wav"
+        soundfile.write(path, waveform, voice.sampling_rate, subtype="PCM_16")
+        row = {"index": index, "seed": seed, "onset": [], "event_length": []}
+        draw_clip(waveform, row, _describe_sound(voice, units), voice.sampling_rate, path.with_suffix(".png"))
+        paths.append(path)
+    return paths
+
+
+def _describe_sound(voice: Voice, units: Mapping[str, Any]) -> list[str]:
+    """A line for each note with its oscillators, and the level of the noise."""
+    keyboards = [name.removesuffix("/midi_f0") for name in units if name.endswith("/midi_f0")]
+    lines = [
+        f"{name}: MIDI note {units[f'{name}/midi_f0']:.1f}, {units[f'{name}/duration']:.2f} s" for name in keyboards
+    ]
+    tunings = [name for name in units if name.endswith("/tuning")]
+    lines.append("tuning: " + ", ".join(f"{name.partition('/')[0]} {units[name]:+.1f} semitones" for name in tunings))
+    return [*lines, f"noise: level {units['mixer/noise_level']:.3f}"]
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
-    parser.add_argument("--preset", default="audiopg", help=", ".join(PRESETS))
+    parser.add_argument("--preset", help=f"{', '.join(PRESETS)}; of a voice: {', '.join(VOICE_PRESETS)}")
+    parser.add_argument("--voice", help=f"sounds of a modular synthesizer instead: {', '.join(ARCHITECTURES)}")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--index", default="0:12", help="a clip, or a slice of them")
     parser.add_argument("--output_dir", type=Path, default=Path("listen"))
     known = parser.parse_args(arguments)
     try:
-        paths = write_clips(get_preset(known.preset), known.seed, parse_indices(known.index), known.output_dir)
+        which = (known.seed, parse_indices(known.index), known.output_dir)
+        if known.voice is None:
+            paths = write_clips(get_preset(known.preset or "audiopg"), *which)
+        else:
+            paths = write_sounds(get_voice(known.voice, known.preset or "voices"), *which)
     except ValueError as error:
         parser.exit(2, f"{parser.prog}: {error}\n")
     sys.stderr.write(f"{known.output_dir}: {len(paths)} WAV files, and a picture of each\n")

@@ -2,6 +2,7 @@
 
     python training/build_dataset.py datasets/audiopg-10k --preset audiopg --num_clips 10000 [--num_proc 2]
         [--synthesis.f0 "[50, 4000]"] [--push_to_hub ORG/NAME]
+    python training/build_dataset.py datasets/voice-10k --voice voice [--options.preset synthax]
     python training/build_dataset.py datasets/shaders-1k --patterns shaders --num_images 1000 [--size 224]
 
 Killed, or out of disk, it leaves whole shards alone: the same command goes on after them. `load_dataset(folder)` reads
@@ -15,14 +16,32 @@ from pathlib import Path
 
 from audiopg.data_scripts.audiopg_patterns import AudioPGPatternsConfig
 from audiopg.data_scripts.audiopg_synthetic import AudioPGSyntheticConfig
+from audiopg.data_scripts.audiopg_voices import AudioPGVoicesConfig
 from audiopg.data_scripts.patterns import PATTERNS
 from audiopg.data_scripts.synthesis import PRESETS
+from audiopg.data_scripts.voices import ARCHITECTURES
 from audiopg.training.publishing.dataset import Config, build_dataset
 from audiopg.training.publishing.hub import upload
 from audiopg.training.runs.recipes import parse_overrides
 
-_OF_CLIPS = ("preset", "num_clips", "clips_per_shard")
-_OF_IMAGES = ("num_images", "size", "images_per_shard")
+_KINDS: dict[str, tuple[tuple[str, ...], str, str]] = {
+    "clips": (
+        ("preset", "num_clips", "clips_per_shard"),
+        "synthesis",
+        "Ranges of the preset are overridden as --synthesis.f0 '[50, 4000]'",
+    ),
+    "sounds of a voice": (
+        ("voice", "num_clips", "clips_per_shard"),
+        "options",
+        "Options of the voice are given as --options.preset synthax",
+    ),
+    "images": (
+        ("patterns", "num_images", "size", "images_per_shard"),
+        "ranges",
+        "Ranges of the set are overridden as --ranges.cells '[LOW, HIGH]'",
+    ),
+}
+"""What data sets are of: options, what other overrides begin with, and how they are given."""
 
 
 def _config(known: argparse.Namespace, rest: list[str]) -> Config:
@@ -31,29 +50,30 @@ def _config(known: argparse.Namespace, rest: list[str]) -> Config:
     Raises:
         ValueError: for an option that does not exist or a value that cannot be.
     """
-    of_images = known.patterns is not None
-    given = {name: getattr(known, name) for name in (*_OF_CLIPS, *_OF_IMAGES) if getattr(known, name) is not None}
-    foreign = [f"--{name}" for name in (_OF_CLIPS if of_images else _OF_IMAGES) if name in given]
+    kind = "images" if known.patterns is not None else "sounds of a voice" if known.voice is not None else "clips"
+    own, key, rule = _KINDS[kind]
+    named = dict.fromkeys(name for names, _, _ in _KINDS.values() for name in names)
+    given = {name: getattr(known, name) for name in named if getattr(known, name) is not None}
+    foreign = [f"--{name}" for name in given if name not in own]
     if foreign:
-        what, other = ("clips", "without") if of_images else ("images", "with")
-        raise ValueError(f"{', '.join(foreign)}: options of a data set of {what}, {other} --patterns; leave them out.")
-    overrides, key = parse_overrides(rest), "ranges" if of_images else "synthesis"
-    unknown = [name for name in overrides if name != key]
-    if unknown or not isinstance(overrides.get(key, {}), dict):
-        example = (
-            "of the set are overridden as --ranges.cells"
-            if of_images
-            else "of the preset are overridden as --synthesis.f0"
+        raise ValueError(
+            f"{', '.join(foreign)}: a data set of {kind} has the options --{', --'.join(own)}; leave out the others."
         )
-        raise ValueError(f"Ranges {example} '[LOW, HIGH]', got {' '.join(rest)}; see --help.")
+    overrides = parse_overrides(rest)
+    if any(name != key for name in overrides) or not isinstance(overrides.get(key, {}), dict):
+        raise ValueError(f"{rule}, got {' '.join(rest)}; see --help.")
     given |= {"seed": known.seed, key: overrides.get(key, {})}
-    if of_images:
-        images = AudioPGPatternsConfig(name=known.patterns, **given)
+    if kind == "images":
+        images = AudioPGPatternsConfig(name=given.pop("patterns"), **given)
         images.validated_patterns()
         return images
-    clips = AudioPGSyntheticConfig(name=given.pop("preset", "audiopg"), **given)
-    clips.validated_preset()
-    return clips
+    if kind == "clips":
+        clips = AudioPGSyntheticConfig(name=given.pop("preset", "audiopg"), **given)
+        clips.validated_preset()
+        return clips
+    sounds = AudioPGVoicesConfig(name=given.pop("voice"), **given)
+    sounds.validated_voice()
+    return sounds
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -62,10 +82,12 @@ def main(arguments: list[str] | None = None) -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     clips, images = AudioPGSyntheticConfig(name="audiopg"), AudioPGPatternsConfig(name="shaders")
+    sounds = AudioPGVoicesConfig(name="voice").clips_per_shard
     parser.add_argument("folder", type=Path)
     parser.add_argument("--preset", help=f"of clips: {', '.join(PRESETS)}; {clips.name} by default")
+    parser.add_argument("--voice", help=f"sounds of a modular synthesizer instead: {', '.join(ARCHITECTURES)}")
     parser.add_argument("--num_clips", type=int, help=f"{clips.num_clips} by default")
-    parser.add_argument("--clips_per_shard", type=int, help=f"{clips.clips_per_shard} by default")
+    parser.add_argument("--clips_per_shard", type=int, help=f"{clips.clips_per_shard} by default; of a voice {sounds}")
     parser.add_argument("--patterns", help=f"images instead of clips: {', '.join(PATTERNS)}")
     parser.add_argument("--num_images", type=int, help=f"{images.num_images} by default")
     parser.add_argument("--size", type=int, help=f"side of an image in pixels, {images.size} by default")

@@ -4,9 +4,11 @@ import soundfile
 import torch
 from matplotlib.image import imread
 
+from audiopg.data_scripts import voices
 from audiopg.data_scripts.figures import spectrogram_db
 from audiopg.data_scripts.listen import main, parse_indices
 from audiopg.data_scripts.synthesis import draw, render
+from audiopg.data_scripts.voices import get_voice
 
 
 def test_clips_are_written_as_they_are_with_a_picture_of_each(tmp_path):
@@ -21,6 +23,18 @@ def test_clips_are_written_as_they_are_with_a_picture_of_each(tmp_path):
     assert len(np.unique(pixels[..., :3].reshape(-1, 3), axis=0)) > 100
 
 
+def test_sounds_of_a_voice_are_written_as_they_are_with_a_picture_of_each(tmp_path):
+    main(["--voice", "voice_fm", "--preset", "synthax", "--index", "3", "--output_dir", str(tmp_path)])
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        f"voice_fm_synthax_0_00000003.{suffix}" for suffix in ("png", "wav")
+    ]
+    waveform, sampling_rate = soundfile.read(tmp_path / "voice_fm_synthax_0_00000003.wav", dtype="float32")
+    voice = get_voice("voice_fm", "synthax")
+    expected = voices.render(voice, voices.draw(voice, 0, [3]), voices.noise_of(voice, 0, [3]))[0]
+    assert sampling_rate == 16000
+    assert torch.from_numpy(waveform).sub(expected).abs().max() < 1e-4
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -28,6 +42,8 @@ def test_clips_are_written_as_they_are_with_a_picture_of_each(tmp_path):
         (["--index", "a:b"], "--index is a clip such as 7, or clips such as 0:12 or 0:12:3, got 'a:b'"),
         (["--index=-3"], "got '-3'"),
         (["--preset", "best"], "Presets are reference, audiopg"),
+        (["--voice", "organ"], "Architectures are voice, voice_fm, parametric"),
+        (["--voice", "voice", "--preset", "audiopg"], "Presets of voices are voices, synthax"),
     ],
 )
 def test_what_names_no_clip_is_refused(options, message, tmp_path, capsys):

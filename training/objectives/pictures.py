@@ -46,9 +46,29 @@ def draw_clips(parameters: Parameters, path: Path, columns: int = 4) -> Path:
     preset = parameters.preset
     signal, noise = render_components(parameters)
     snr_db = signal_to_noise_ratio(signal, noise)
-    waveforms = peak_normalise(signal + noise)
-    log_mel = log_mel_spectrogram(waveforms, sampling_rate=preset.sampling_rate).numpy()
-    rows = -(-len(waveforms) // columns)
+    captions = [_caption(parameters, clip, float(level)) for clip, level in enumerate(snr_db)]
+    title = f"Synthesized clips: preset {preset.name}, seed {parameters.seed}"
+    return draw_sounds(peak_normalise(signal + noise), captions, preset.sampling_rate, title, path, columns)
+
+
+def draw_sounds(
+    waveforms: Tensor, captions: Sequence[str], sampling_rate: int, title: str, path: Path, columns: int = 4
+) -> Path:
+    """A sheet of sounds: waveform over log-mel.
+
+    Args:
+        waveforms: Shape `(batch, samples)`.
+        captions: Of each sound.
+        sampling_rate: In Hz.
+        title: Above all.
+        path: PNG to write.
+        columns: Sounds side by side.
+
+    Returns:
+        The path.
+    """
+    log_mel = log_mel_spectrogram(waveforms, sampling_rate=sampling_rate).numpy()
+    rows, duration = -(-len(waveforms) // columns), waveforms.shape[1] / sampling_rate
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(3.2 * columns, 2.6 * rows), layout="constrained")
         axes = figure.subplots(2 * rows, columns, squeeze=False, height_ratios=[1, 2] * rows)
@@ -57,14 +77,13 @@ def draw_clips(parameters: Parameters, path: Path, columns: int = 4) -> Path:
         for clip, waveform in enumerate(waveforms.numpy()):
             row, column = divmod(clip, columns)
             top, bottom = axes[2 * row, column], axes[2 * row + 1, column]
-            seconds = np.arange(len(waveform)) / preset.sampling_rate
-            top.plot(seconds, waveform, linewidth=0.3, color=WAVEFORM_COLOUR)
-            top.set(xlim=(0, preset.duration), ylim=(-1.05, 1.05))
-            top.set_title(_caption(parameters, clip, float(snr_db[clip])), loc="left")
+            top.plot(np.arange(len(waveform)) / sampling_rate, waveform, linewidth=0.3, color=WAVEFORM_COLOUR)
+            top.set(xlim=(0, duration), ylim=(-1.05, 1.05))
+            top.set_title(captions[clip], loc="left")
             bottom.set_axis_on()
-            bottom.imshow(log_mel[clip].T, extent=(0, preset.duration, 0, log_mel.shape[-1]))
+            bottom.imshow(log_mel[clip].T, extent=(0, duration, 0, log_mel.shape[-1]))
             bottom.set(yticks=[], xlabel="s" if row == rows - 1 else "", ylabel="mel band" if column == 0 else "")
-        figure.suptitle(f"Synthesized clips: preset {preset.name}, seed {parameters.seed}", x=0.01, ha="left")
+        figure.suptitle(title, x=0.01, ha="left")
         return save_figure(figure, path)
 
 

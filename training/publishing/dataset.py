@@ -3,7 +3,7 @@
 import json
 import multiprocessing
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
@@ -14,15 +14,18 @@ import pyarrow.parquet as pq
 from huggingface_hub import DatasetCard
 from tqdm import tqdm
 
+from audiopg.data_scripts import audiopg_voices, voices
 from audiopg.data_scripts.audiopg_patterns import AudioPGPatternsConfig
 from audiopg.data_scripts.audiopg_synthetic import AudioPGSyntheticConfig, describe_columns, features
-from audiopg.data_scripts.clip_rows import columns
+from audiopg.data_scripts.audiopg_voices import AudioPGVoicesConfig
+from audiopg.data_scripts.clip_rows import Column, columns
 from audiopg.data_scripts.patterns import PATTERNS_VERSION
 from audiopg.data_scripts.patterns.measures import to_bytes
 from audiopg.data_scripts.patterns.sheet import batches_of, draw_sheet, measure
-from audiopg.data_scripts.synthesis import SYNTHESIZER_VERSION, Preset, draw
-from audiopg.training.objectives.pictures import draw_clips
-from audiopg.training.publishing.cards import dataset_card, image_dataset_card
+from audiopg.data_scripts.synthesis import SYNTHESIZER_VERSION, draw
+from audiopg.data_scripts.voices import VOICES_VERSION
+from audiopg.training.objectives.pictures import draw_clips, draw_sounds
+from audiopg.training.publishing.cards import dataset_card, image_dataset_card, voice_dataset_card
 from audiopg.training.runs.files import read_json, sweep, write_atomically, writing, written_aside
 from audiopg.training.runs.folder import held, refuse_foreign
 from audiopg.training.runs.workers import end_with_parent
@@ -33,7 +36,7 @@ ROWS_PER_GROUP = 128
 _SHOWN_CLIPS = 8
 _MEASURED_IMAGES = 64
 
-Config = AudioPGSyntheticConfig | AudioPGPatternsConfig
+Config = AudioPGSyntheticConfig | AudioPGVoicesConfig | AudioPGPatternsConfig
 """What rows a data set has."""
 
 
@@ -48,6 +51,17 @@ def recipe_of(config: Config) -> dict[str, Any]:
             "num_images": config.num_images,
             "images_per_shard": config.images_per_shard,
             "patterns_version": PATTERNS_VERSION,
+            "columns": list(config.features()),
+        }
+        return json.loads(json.dumps(recipe))
+    if isinstance(config, AudioPGVoicesConfig):
+        recipe = {
+            "voice": config.name,
+            "options": config.options,
+            "seed": config.seed,
+            "num_clips": config.num_clips,
+            "clips_per_shard": config.clips_per_shard,
+            "voices_version": VOICES_VERSION,
             "columns": list(config.features()),
         }
         return json.loads(json.dumps(recipe))
@@ -197,17 +211,17 @@ def _flat(table: pa.Table, name: str, depth: int) -> np.ndarray:
     return values.drop_null().to_numpy(zero_copy_only=False)
 
 
-def column_statistics(shards: Sequence[Path], preset: Preset) -> dict[str, dict[str, Any]]:
+def column_statistics(shards: Sequence[Path], columns: Mapping[str, Column]) -> dict[str, dict[str, Any]]:
     """What the columns of written shards hold, read back from them.
 
     Args:
         shards: Parquet files.
-        preset: Whose clips.
+        columns: What they hold, by name.
 
     Returns:
         By column: `count` of values, and either `shares` of each name or truth value, or `min`, `mean`, `max`.
     """
-    described = {name: column for name, column in columns(preset).items() if name not in ("index", "seed")}
+    described = {name: column for name, column in columns.items() if name not in ("index", "seed")}
     table = pa.concat_tables([pq.read_table(shard, columns=list(described)) for shard in shards])
     statistics: dict[str, dict[str, Any]] = {}
     for name, column in described.items():
@@ -246,8 +260,12 @@ def build_dataset(config: Config, folder: Path, num_proc: int = 1) -> list[Path]
 
 def _build(config: Config, folder: Path, num_proc: int) -> list[Path]:
     shards = write_shards(config, folder, num_proc)
-    describe = _describe_images if isinstance(config, AudioPGPatternsConfig) else _describe_clips
-    card = describe(config, folder, shards)
+    if isinstance(config, AudioPGPatternsConfig):
+        card = _describe_images(config, folder, shards)
+    elif isinstance(config, AudioPGVoicesConfig):
+        card = _describe_sounds(config, folder, shards)
+    else:
+        card = _describe_clips(config, folder, shards)
     with written_aside(folder / "README.md") as partial:
         card.save(partial)
     return shards
@@ -263,6 +281,23 @@ def _describe_images(config: AudioPGPatternsConfig, folder: Path, shards: list[P
     return image_dataset_card(recipe_of(config), patterns, measured=measured, shards=shards)
 
 
+def _describe_sounds(config: AudioPGVoicesConfig, folder: Path, shards: list[Path]) -> DatasetCard:
+    """Draw the first sounds of a voice, and write the card."""
+    voice, shown = config.validated_voice(), range(min(_SHOWN_CLIPS, config.num_clips))
+    parameters, noise = voices.draw(voice, config.seed, shown), voices.noise_of(voice, config.seed, shown)
+    waveforms = voices.render(voice, parameters, noise)
+    title = f"Synthesized sounds: {config.name}, preset {voice.preset.name}, seed {config.seed}"
+    with writing(folder / "clips.png"):
+        draw_sounds(waveforms, [f"#{index}" for index in shown], voice.sampling_rate, title, folder / "clips.png")
+    return voice_dataset_card(
+        recipe_of(config),
+        voice,
+        columns=audiopg_voices.describe_columns(voice),
+        statistics=column_statistics(shards, audiopg_voices.columns(voice)),
+        shards=shards,
+    )
+
+
 def _describe_clips(config: AudioPGSyntheticConfig, folder: Path, shards: list[Path]) -> DatasetCard:
     """Draw the first clips, and write the card."""
     preset, shown = config.validated_preset(), range(min(_SHOWN_CLIPS, config.num_clips))
@@ -272,6 +307,6 @@ def _describe_clips(config: AudioPGSyntheticConfig, folder: Path, shards: list[P
         recipe_of(config),
         preset,
         columns=describe_columns(preset),
-        statistics=column_statistics(shards, preset),
+        statistics=column_statistics(shards, columns(preset)),
         shards=shards,
     )

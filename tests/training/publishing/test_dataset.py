@@ -14,6 +14,7 @@ import pytest
 from huggingface_hub import DatasetCard, HfApi
 
 from audiopg.data_scripts.audiopg_synthetic import AudioPGSyntheticConfig, decode, features, rows
+from audiopg.data_scripts.clip_rows import columns
 from audiopg.data_scripts.synthesis import SYNTHESIZER_VERSION, get_preset
 from audiopg.training import build_dataset as door
 from audiopg.training.build_dataset import main
@@ -171,7 +172,7 @@ def test_what_cannot_be_made_is_refused_before_anything_is_written(options, mess
 
 def test_statistics_are_those_of_the_columns(built):
     preset = get_preset("audiopg", **SHORT)
-    found = column_statistics(shards_of(built), preset)
+    found = column_statistics(shards_of(built), columns(preset))
     expected = list(rows(preset, 0, 0, 50))
     f0 = np.concatenate([row["f0"] for row in expected])
     assert found["f0"] == {
@@ -188,7 +189,7 @@ def test_statistics_are_those_of_the_columns(built):
 
 def test_a_preset_whose_factors_shape_nothing_has_empty_columns(tmp_path):
     shards = write_shards(AudioPGSyntheticConfig(name="sine", num_clips=3, synthesis={"duration": 0.5}), tmp_path)
-    found = column_statistics(shards, get_preset("sine", duration=0.5))
+    found = column_statistics(shards, columns(get_preset("sine", duration=0.5)))
     assert found["snr_db"] == {"count": 0, "unit": "dB"}
     assert found["modulation_index"] == {"count": 0, "unit": "rad"}
     assert found["mode"]["shares"] == {"harmonic": 1.0}

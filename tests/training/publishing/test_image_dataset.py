@@ -51,8 +51,8 @@ def test_the_card_says_what_it_holds_and_how_to_make_it_again(built):
     ("options", "said"),
     [
         (["--patterns", "nothing"], "got 'nothing'"),
-        (["--patterns", "perlin", "--num_clips", "3"], "--num_clips: options of a data set of clips"),
-        (["--num_images", "3"], "--num_images: options of a data set of images"),
+        (["--patterns", "perlin", "--num_clips", "3"], "--num_clips: a data set of images has the options --patterns"),
+        (["--num_images", "3"], "--num_images: a data set of clips has the options --preset"),
         (["--patterns", "perlin", "--size", "16"], "32 or more, got 16"),
         (["--patterns", "perlin", "--synthesis.f0", "3"], "overridden as --ranges.cells"),
         (["--patterns", "perlin", "--ranges.cell", "3"], "perlin has the ranges"),
