@@ -196,10 +196,10 @@ def from_units(voice: Voice, units: Mapping[str, Tensor]) -> Tensor:
     if set(units) != set(voice.slices):
         odd = sorted(set(units) ^ set(voice.slices))
         raise ValueError(f"Units are those of all parameters of this voice; missing or unknown: {', '.join(odd)}.")
-    for name, span in voice.ranges.items():
-        if not bool(((units[name] >= span.low) & (units[name] <= span.high)).all()):
+    for name, of in voice.ranges.items():
+        if not bool(((units[name] >= of.low) & (units[name] <= of.high)).all()):
             raise ValueError(
-                f"{name}: values lie between {span.low:g} and {span.high:g} {span.unit}".rstrip()
+                f"{name}: values lie between {of.low:g} and {of.high:g} {of.unit}".rstrip()
                 + f", got {units[name].min():g} to {units[name].max():g}."
             )
     values = torch.cat([units[name].reshape(len(units[name]), -1) for name in voice.slices], dim=1)

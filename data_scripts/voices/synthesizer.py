@@ -7,6 +7,7 @@ What is linear is done there too: tuning, depth and levels, before signals are b
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -18,12 +19,15 @@ from audiopg.data_scripts.voices.voice import SINE, Voice
 # A CPU renders faster what its caches hold; an accelerator wants few and large kernels, and a bound on its memory.
 _SOUNDS_AT_ONCE = {"cpu": 4}
 _SOUNDS_AT_ONCE_ELSEWHERE = 512
-_HIGHEST_NOTE, _LOWEST_NOTE, _A4_NOTE, _A4 = 127, 0, 69, 440.0
+_HIGHEST_NOTE, _LOWEST_NOTE, _A4_NOTE, _A4 = 127.0, 0.0, 69, 440.0
 _BELOW_NYQUIST = 0.49  # cycles of a sample
 _PARTIALS, _THEIR_SAMPLING_RATE = 12000.0, 44100  # of SynthAX, and what it is made for
 
 
-def _octaves(voice: Voice, note: Tensor | float) -> Tensor | float:
+Number = TypeVar("Number", Tensor, float)
+
+
+def _octaves(voice: Voice, note: Number) -> Number:
     """Base-2 logarithm of a MIDI note's cycles per sample: 440 Hz 2^((note - 69) / 12) over the sampling rate."""
     return (note - _A4_NOTE) / 12 + math.log2(_A4 / voice.sampling_rate)
 

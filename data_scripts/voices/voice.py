@@ -268,7 +268,8 @@ def _parametric(counts: Mapping[str, int | None]) -> Architecture:
     Raises:
         ValueError: if a count is no whole number, or nothing is heard, or too much.
     """
-    filled = {name: default if counts[name] is None else counts[name] for name, default in _COUNTS.items()}
+    given = {name: count for name, count in counts.items() if count is not None}
+    filled = {**_COUNTS, **given}
     for name, count in filled.items():
         if isinstance(count, bool) or not isinstance(count, int) or count < 0:
             raise ValueError(f"{name} is a whole number, 0 or more, got {count!r}.")
