@@ -4,7 +4,8 @@
         [--ranges '{"steps": 32}'] [--device cuda]
 
 Killed, or out of disk, it leaves whole files: the same command goes on after them, and writes again what is damaged.
-The folder is the same bytes either way. `load_dataset("imagefolder", data_dir=OUTPUT_DIR)` reads it.
+The folder is the same bytes either way. `load_dataset("imagefolder", data_dir=OUTPUT_DIR)` reads it, and pre-training
+does by `--patterns.folder OUTPUT_DIR`.
 """
 
 import argparse
@@ -14,15 +15,17 @@ import json
 import os
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from audiopg.data_scripts.patterns import PATTERNS, PatternSet, get_patterns
+from audiopg.data_scripts.patterns import PATTERNS, Drawing, PatternSet, get_patterns
 
 IDENTITY = "patterns.json"
 """What a folder was begun with: set, ranges, seed and size."""
@@ -158,6 +161,63 @@ def render(
             bar.update(len(batch))
     _write_table(patterns, folder, seed, torch.arange(num_images))
     return len(missing)
+
+
+def read_back(folder: Path) -> tuple[PatternSet, int]:
+    """The set whose images lie in a folder, and how many there are: its images are read instead of made.
+
+    Args:
+        folder: As `render` left it.
+
+    Returns:
+        A set whose images and classes are those of the folder, whatever seed is asked for, and their number.
+
+    Raises:
+        ValueError: if there is no such folder, or it is not finished.
+
+    Example:
+        >>> folder = getfixture("tmp_path") / "images"
+        >>> render(get_patterns("zone_plates"), folder, num_images=2, size=32, seed=5)
+        2
+        >>> patterns, count = read_back(folder)
+        >>> patterns.name, count, patterns.images(0, [1], 32).shape
+        ('zone_plates', 2, torch.Size([1, 3, 32, 32]))
+    """
+    if not (folder / TABLE).is_file():
+        raise ValueError(
+            f"{folder} holds no {TABLE}, which comes last; render it: python -m audiopg.data_scripts.patterns.render."
+        )
+    identity = json.loads((folder / IDENTITY).read_text(encoding="utf-8"))
+    patterns, seed, size = get_patterns(identity["patterns"], **identity["ranges"]), identity["seed"], identity["size"]
+    with (folder / TABLE).open(encoding="utf-8", newline="") as file:
+        count = sum(1 for _ in file) - 1
+
+    def make(drawing: Drawing) -> Tensor:
+        indices = drawing.indices.tolist()
+        if drawing.size != size or max(indices) >= count:
+            raise ValueError(
+                f"{folder} holds {count} images of {size} pixels, got a size of {drawing.size} and index "
+                f"{max(indices)}; ask for these, or render more."
+            )
+        return torch.stack([_read(folder / image_name(index)) for index in indices]).to(drawing.device)
+
+    def labels(drawing: Drawing) -> Tensor:
+        return patterns.classes(seed, drawing.indices, drawing.device)
+
+    return replace(patterns, make=make, labels=labels if patterns.labels else None), count
+
+
+def _read(path: Path) -> Tensor:
+    """An image in [0, 1], shape `(3, size, size)`.
+
+    Raises:
+        ValueError: if it cannot be read.
+    """
+    try:
+        with Image.open(path, formats=["PNG"]) as image:
+            return torch.from_numpy(np.array(image)).permute(2, 0, 1) / 255
+    except (OSError, SyntaxError, ValueError) as error:
+        raise ValueError(f"{path} is no whole PNG ({error}); the command that rendered it makes it again.") from error
 
 
 def _ranges(text: str) -> dict[str, Any]:

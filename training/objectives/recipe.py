@@ -5,6 +5,7 @@ What a model's fields and a preset's ranges are called, take and mean is said on
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, make_dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from audiopg.data_scripts.patterns import PATTERNS_VERSION, SIZE, PatternSet, get_patterns
@@ -128,6 +129,8 @@ class PatternsRecipe:
 
     Args:
         name: Which set.
+        folder: Where `data_scripts.patterns.render` left its images: they are read instead of made. Some sets are too
+            slow to be made while a model waits.
         size: Side of an image in pixels, a multiple of the model's patch size.
         settings: Overrides of the set's ranges.
         num_images: How many different images there are, seen again and again, each time cropped anew; None draws a
@@ -137,6 +140,7 @@ class PatternsRecipe:
     """
 
     name: str
+    folder: str | None = None
     size: int = SIZE
     settings: dict[str, Any] = field(default_factory=dict)
     num_images: int | None = None
@@ -154,9 +158,20 @@ class PatternsRecipe:
         """The set.
 
         Raises:
-            ValueError: if there is none such, or a setting is impossible.
+            ValueError: if there is none such, a setting is impossible, or a folder holds other images.
         """
-        return get_patterns(self.name, **self.settings)
+        if self.folder is None:
+            return get_patterns(self.name, **self.settings)
+        from audiopg.data_scripts.patterns.render import read_back  # needs Pillow, which a GPU machine may lack
+
+        patterns, count = read_back(Path(self.folder))
+        if patterns.name != self.name or self.settings or not self.num_images or self.num_images > count:
+            raise ValueError(
+                f"patterns.folder {self.folder} holds {count} images of {patterns.name}, got name {self.name}, "
+                f"num_images {self.num_images} and settings {self.settings}; name that set and so many images at "
+                "most, and leave settings out."
+            )
+        return patterns
 
 
 @dataclass(frozen=True, kw_only=True)

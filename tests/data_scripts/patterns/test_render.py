@@ -7,10 +7,11 @@ import time
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from audiopg.data_scripts.patterns import get_patterns
-from audiopg.data_scripts.patterns.render import image_name, main, render, write_whole
+from audiopg.data_scripts.patterns.render import image_name, main, read_back, render, write_whole
 
 
 def content(folder):
@@ -115,3 +116,21 @@ def test_a_folder_of_other_images_is_refused(tmp_path):
     (tmp_path / "patterns.json").unlink()
     with pytest.raises(ValueError, match=r"holds images, but no patterns\.json"):
         render(get_patterns("shaders"), tmp_path, num_images=1, size=32, seed=0)
+
+
+def test_what_was_rendered_is_read_back_with_its_classes(tmp_path):
+    shaders = get_patterns("shaders", **{"class": (3, 9)})
+    render(shaders, tmp_path / "images", num_images=3, size=64, seed=7)
+    patterns, count = read_back(tmp_path / "images")
+    assert count == 3
+    torch.testing.assert_close(
+        patterns.images(0, [2, 0], 64), shaders.images(7, [2, 0], 64), rtol=0, atol=0.5 / 255 + 1e-6
+    )
+    assert torch.equal(patterns.classes(0, [0, 1, 2]), shaders.classes(7, [0, 1, 2]))
+    with pytest.raises(ValueError, match="holds 3 images of 64 pixels, got a size of 64 and index 3"):
+        patterns.images(0, [3], 64)
+    (tmp_path / "images" / image_name(1)).write_bytes(b"torn")
+    with pytest.raises(ValueError, match=r"00000001\.png is no whole PNG"):
+        patterns.images(0, [1], 64)
+    with pytest.raises(ValueError, match=r"holds no metadata\.csv"):
+        read_back(tmp_path)
