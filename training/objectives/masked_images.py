@@ -212,7 +212,7 @@ class MaskedImages(MaskedAudio):
 class PatternClassesModel(AudioPGForAudioClassification):
     """The encoder with a linear classifier on the mean of its patch tokens, which says how often it is right."""
 
-    def forward(self, input_values: Tensor, labels: Tensor) -> dict[str, Tensor]:  # type: ignore[override]
+    def forward(self, input_values: Tensor, labels: Tensor) -> dict[str, Tensor]:
         """`loss`, the cross-entropy, and the `accuracy` of a batch, scalars.
 
         Args:

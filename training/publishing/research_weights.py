@@ -416,7 +416,8 @@ def _is_ours(folder: Path) -> bool:
 def _bring_over(source: Path, options: Mapping[str, Any]) -> tuple[Any, AudioPGFeatureExtractor]:
     """A model of images of ours for audio, and its extractor; what it has seen, no extractor of images can say."""
     with reading(source):
-        images, report = AudioPGForPreTraining.from_pretrained(source, output_loading_info=True)
+        loaded: Any = AudioPGForPreTraining.from_pretrained(source, output_loading_info=True)
+    images, report = loaded
     has_decoder = not report["missing_keys"] and not options.get("encoder_only")
     model = to_audio(images if has_decoder else images.audiopg)
     norms = kernel_norms(images.audiopg.embeddings.patch_embeddings.weight, images.config.num_channels)
