@@ -17,7 +17,7 @@ from audiopg.data_scripts.voices.signals import adsr, lfo, mix, phase, square_sa
 from audiopg.data_scripts.voices.voice import SINE, Voice
 
 # A CPU renders faster what its caches hold; an accelerator wants few and large kernels, and a bound on its memory.
-_SOUNDS_AT_ONCE = {"cpu": 4}
+_SOUNDS_AT_ONCE = {"cpu": 8}
 _SOUNDS_AT_ONCE_ELSEWHERE = 512
 _HIGHEST_NOTE, _LOWEST_NOTE, _A4_NOTE, _A4 = 127.0, 0.0, 69, 440.0
 _BELOW_NYQUIST = 0.49  # cycles of a sample
