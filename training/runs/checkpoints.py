@@ -169,7 +169,8 @@ def load_checkpoint(path: Path, model: nn.Module, optimizer: torch.optim.Optimiz
     weights: dict[str, Any] = {**safetensors.torch.load_file(path / WEIGHTS)}
     moments = torch.load(path / OPTIMIZER, map_location="cpu", weights_only=True)
     set_model_state_dict(model, weights, options=_WHOLE)
-    set_optimizer_state_dict(model, optimizer, moments, options=_WHOLE)
+    if moments["state"]:  # SGD without momentum has none, and PyTorch would look for its device
+        set_optimizer_state_dict(model, optimizer, moments, options=_WHOLE)
 
 
 def _copied(value: Any) -> Any:

@@ -23,6 +23,7 @@ from audiopg.modeling.modeling_audiopg import AudioPGForAudioClassification, Aud
 from audiopg.training import pretrain as pretrain_door
 from audiopg.training.engine import loop
 from audiopg.training.engine.optimisation import learning_rate_at, parameter_groups
+from audiopg.training.engine.processes import StopRequest
 from audiopg.training.objectives.pretraining import pretrain
 from audiopg.training.objectives.recipe import PretrainingRecipe
 from audiopg.training.pretrain import main
@@ -139,6 +140,7 @@ def fifty_steps(tmp_path_factory, toy_recipe):
 TWO_PROCESSES = """
 import os, signal, sys
 from pathlib import Path
+from audiopg.training.engine.processes import StopRequest
 from audiopg.training.objectives.pretraining import pretrain
 from audiopg.training.objectives.recipe import PretrainingRecipe
 from audiopg.training.runs import metrics_log
@@ -391,3 +393,14 @@ def test_a_line_cut_short_by_a_crash_ends_the_metrics(tmp_path):
 
 def test_the_recipe_is_kept_beside_the_run(toy_run, toy_recipe):
     assert yaml.safe_load((toy_run / "recipe.yaml").read_text())["synthesis"] == {"duration": 0.64}
+
+
+def test_a_stopped_run_whose_optimizer_remembers_nothing_goes_on_to_the_same_bits(tmp_path, toy_recipe, monkeypatch):
+    recipe = toy_recipe(optimizer="sgd", learning_rate=0.01)
+    pretrain(recipe, tmp_path / "whole")
+    monkeypatch.setattr(StopRequest, "signal", property(lambda self: 15, lambda self, value: None), raising=False)
+    assert pretrain(recipe, tmp_path / "stopped")["steps"] == 1
+    monkeypatch.undo()
+    pretrain(recipe, tmp_path / "stopped")
+    a, b = (checkpoints_of(tmp_path / name)[-1] / "model.safetensors" for name in ("whole", "stopped"))
+    assert a.read_bytes() == b.read_bytes()
