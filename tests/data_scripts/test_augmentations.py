@@ -44,7 +44,7 @@ def test_a_clip_is_changed_alike_in_any_batch():
 
 
 def test_what_is_left_alone_is_what_it_was():
-    nothing = {name: NONE for name in RANGES} | {"room_key": torch.arange(6)}
+    nothing = dict.fromkeys(RANGES, NONE) | {"room_key": torch.arange(6)}
     torch.testing.assert_close(augment(CLIPS, nothing, sampling_rate=16000), CLIPS, rtol=1e-4, atol=1e-6)
     assert torch.equal(pitch_shifted(CLIPS, torch.zeros(6)), CLIPS)
 
