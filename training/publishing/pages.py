@@ -45,15 +45,14 @@ def demo_part(results: dict[str, Any]) -> str:
     return "\n".join([*lines, "", f"{_measured_on(results)}; `benchmarks/results/demo.json`."])
 
 
-def synthesis_part(results: dict[str, Any]) -> str:
-    """What `benchmarks/synthesis.py` measured: speed beside others, by stage, and memory."""
-    contenders = results["contenders"]
+def _speed_table(contenders: list[dict[str, Any]], ours: str) -> list[str]:
+    """Seconds of sound that each contender makes in a second, by threads; of others also how much faster we are."""
     threads = sorted({row["threads"] for row in contenders})
     speeds = {
         (row["title"], row["makes"], row["threads"]): f"error: {row['error']}"
         if "error" in row
         else f"{row['times_real_time']:,}"
-        + ("" if row["title"].startswith("AudioPG") else f" (`reference` makes {row['ratio']:.1f} times that)")
+        + ("" if row["title"].startswith("AudioPG") else f" ({ours} makes {row['ratio']:.1f} times that)")
         for row in contenders
     }
     columns = " | ".join(f"{count} thread{'s' * (count > 1)}" for count in threads)
@@ -61,6 +60,35 @@ def synthesis_part(results: dict[str, Any]) -> str:
     for title, makes in dict.fromkeys((row["title"], row["makes"]) for row in contenders):
         cells = " | ".join(speeds[title, makes, count] for count in threads)
         lines.append(f"| {title}, {makes} | {cells} |")
+    return lines
+
+
+def voices_part(results: dict[str, Any]) -> str:
+    """What `benchmarks/voices.py` measured: speed beside others."""
+    lines = _speed_table(results["contenders"], "AudioPG")
+    return "\n".join([*lines, "", f"{_measured_on(results)}; `{results['command']}`."])
+
+
+def patterns_part(results: dict[str, Any]) -> str:
+    """What `benchmarks/patterns.py` measured: images a second of each set, the best batch size."""
+    rows = results["sets"]
+    threads = sorted({row["threads"] for row in rows})
+    columns = " | ".join(f"{count} thread{'s' * (count > 1)}" for count in threads)
+    lines = [f"| images of {results['size']} pixels in a second | {columns} |", "|---" * (1 + len(threads)) + "|"]
+    for name in dict.fromkeys(row["set"] for row in rows):
+        best = [
+            max(row["images_per_second"] for row in rows if (row["set"], row["threads"]) == (name, count))
+            for count in threads
+        ]
+        lines.append(f"| `{name}` | {' | '.join(f'{rate:,.0f}' for rate in best)} |")
+    return "\n".join([*lines, "", f"{_measured_on(results)}; `{results['command']}`."])
+
+
+def synthesis_part(results: dict[str, Any]) -> str:
+    """What `benchmarks/synthesis.py` measured: speed beside others, by stage, and memory."""
+    contenders = results["contenders"]
+    lines = _speed_table(contenders, "`reference`")
+    threads = sorted({row["threads"] for row in contenders})
     stages = [row for row in results["stages"] if row["threads"] == threads[0]]
     middle = sorted({row["batch_size"] for row in stages})[len({row["batch_size"] for row in stages}) // 2]
     lines.append("")
@@ -120,7 +148,9 @@ PARTS: dict[str, Callable[[dict[str, Any]], str]] = {
     "feature_extraction_cpu": features_part,
     "finetuning": finetuning_part,
     "probe": probe_part,
+    "patterns_cpu": patterns_part,
     "synthesis_cpu": synthesis_part,
+    "voices_cpu": voices_part,
 }
 """By what the names of their results begin with; ablations are `ablation`."""
 

@@ -123,3 +123,30 @@ def test_features_are_written_beside_those_of_the_other_extractor():
     row = {"clips": 32, "threads": 2, "clips_per_second": {"audiopg": 20.0, "ast": 10.0}, "speedup": {"wall": 2.0}}
     results = {k: RESULTS[k] for k in ("hardware", "versions", "commit")} | {"rows": [row]}
     assert "| 32, 2 | 20.0 | 10.0 | 2.0 |" in readme.features_part(results)
+
+
+def test_speeds_of_sounds_and_images_are_tables():
+    on = {
+        "hardware": "a computer",
+        "versions": {"torch": "2.11.0"},
+        "commit": "0123456789ab",
+        "command": "python x.py",
+    }
+    row = {"makes": "16 x 1 s", "threads": 1, "batch_size": 16}
+    contenders = [
+        {**row, "title": "AudioPG", "times_real_time": 2000, "ratio": 1.0},
+        {**row, "title": "SynthAX 0.2.2, Voice", "times_real_time": 500, "ratio": 4.0},
+    ]
+    lines = readme.voices_part({**on, "contenders": contenders}).splitlines()
+    assert lines[2:4] == [
+        "| AudioPG, 16 x 1 s | 2,000 |",
+        "| SynthAX 0.2.2, Voice, 16 x 1 s | 500 (AudioPG makes 4.0 times that) |",
+    ]
+    images = [
+        {"set": "fbm", "threads": threads, "batch_size": size, "images_per_second": rate}
+        for threads, size, rate in [(1, 16, 50.0), (1, 64, 60.4), (2, 16, 90.0), (2, 64, 80.0)]
+    ]
+    lines = readme.patterns_part({**on, "size": 224, "sets": images}).splitlines()
+    assert lines[0] == "| images of 224 pixels in a second | 1 thread | 2 threads |"
+    assert lines[2] == "| `fbm` | 60 | 90 |"
+    assert lines[-1] == "Measured on a computer, torch 2.11.0, commit 0123456789ab; `python x.py`."
