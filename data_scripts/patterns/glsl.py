@@ -25,7 +25,8 @@ import torch
 from tqdm import tqdm
 
 from audiopg.data_scripts.counter_random import uniform
-from audiopg.data_scripts.patterns.render import TABLE, claim, encoded, is_sound, write_whole
+from audiopg.data_scripts.patterns.measures import png
+from audiopg.data_scripts.patterns.render import TABLE, claim, is_sound, write_whole
 
 ENDINGS = (".frag", ".fs", ".glsl")
 TIME = (0.1, 10.0)
@@ -77,13 +78,16 @@ def fragment_source(text: str) -> str:
         text: Of the file.
 
     Raises:
-        ValueError: if it is an ISF file that wants pictures or passes.
+        ValueError: if it wants pictures or passes.
 
     Example:
         >>> source = fragment_source("void mainImage(out vec4 c, vec2 p) { c = vec4(p / iResolution.xy, 0.0, 1.0); }")
         >>> "uniform float iTime;" in source, source.startswith("#version 330")
         (True, True)
     """
+    code = re.sub(r"/\*.*?\*/|//[^\n]*", " ", text, flags=re.DOTALL)
+    if picture := re.search(r"\buniform\s+((low|medium|high)p\s+)?[iu]?sampler\w+\s+(\w+)", code):
+        raise ValueError(f"it wants a picture, {picture[3]}")
     header = re.match(r"\s*/\*\s*(\{.*?\})\s*\*/", text, re.DOTALL)
     text = re.sub(r"^\s*#(version|extension)\b.*$|^\s*precision\s+\w+\s+float\s*;", "", text, flags=re.MULTILINE)
     if header:
@@ -150,7 +154,9 @@ class Renderer:
                 program[name].value = (float(self.size), float(self.size), 1.0)[:dimension]
         self.target.use()
         self.target.clear(0.0, 0.0, 0.0)
-        self.context.vertex_array(program, [(self.corners, "2f", "corner")]).render(vertices=3)
+        corners = self.context.vertex_array(program, [(self.corners, "2f", "corner")])
+        corners.render(vertices=3)
+        corners.release()
         pixels = np.frombuffer(self.target.read(components=3), dtype=np.uint8).reshape(self.size, self.size, 3)
         return torch.from_numpy(pixels[::-1].copy())
 
@@ -208,7 +214,7 @@ def render_folder(shaders: Path, folder: Path, images_per_program: int, size: in
             target = folder / f"{label:05d}_{image:05d}.png"
             rows.append((target.name, label, name, time))
             if not is_sound(target, size):
-                write_whole(target, encoded(renderer.draw(program, time)))
+                write_whole(target, png(renderer.draw(program, time).numpy()))
         program.release()
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows([("file_name", "label", "program", "time"), *rows])

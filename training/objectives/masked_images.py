@@ -10,6 +10,7 @@ ImageNet are facts about photographs, and colours that were stretched each by it
 """
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from audiopg.data_scripts.counter_random import uniform
+from audiopg.data_scripts.patterns import PatternSet
 from audiopg.modeling.modeling_audiopg import AudioPGForAudioClassification, AudioPGForPreTraining
 from audiopg.training.engine.objective import LOSS
 from audiopg.training.engine.throughput import phase
@@ -102,35 +104,39 @@ def crop(images: Tensor, crops: Tensor) -> Tensor:
     return found.clamp(0, 1)
 
 
-def pixel_statistics(recipe: PatternsRecipe, seed: int, num_images: int, device: torch.device) -> tuple[float, float]:
+def pixel_statistics(
+    patterns: PatternSet, size: int, seed: int, num_images: int, device: torch.device
+) -> tuple[float, float]:
     """Mean and (population) standard deviation over all pixels and colours of the first images of a run, uncropped.
 
     Args:
-        recipe: Which images.
+        patterns: Which images.
+        size: Their side in pixels.
         seed: Of the run.
         num_images: How many, from index 0 on.
         device: Where to draw them.
 
     Returns:
-        Both, rounded to 3 decimals, which makes every device agree.
+        Both, rounded to 3 decimals, which nearly always makes devices agree.
 
     Raises:
         ValueError: if they are all of one grey.
 
     Example:
-        >>> mean, std = pixel_statistics(PatternsRecipe(name="power_law", size=32), 0, 4, torch.device("cpu"))
+        >>> from audiopg.data_scripts.patterns import get_patterns
+        >>> mean, std = pixel_statistics(get_patterns("power_law"), 32, 0, 4, torch.device("cpu"))
         >>> 0 < mean < 1 and 0 < std < 0.5
         True
     """
     sums = torch.zeros(3, dtype=torch.float64)  # of pixels, of their squares, and how many
     for first in tqdm(range(0, num_images, _BATCH), desc="statistics", unit="batch", leave=False, disable=None):
         indices = torch.arange(first, min(first + _BATCH, num_images))
-        pixels = recipe.pattern_set.images(seed, indices, recipe.size, device).double()
+        pixels = patterns.images(seed, indices, size, device).double()
         sums += torch.stack([power.sum() for power in (pixels, pixels.square(), torch.ones_like(pixels))]).cpu()
     mean, mean_square = (sums[:2] / sums[2]).tolist()
     std = round(max(0.0, mean_square - mean**2) ** 0.5, _DECIMALS)
     if not std:
-        raise ValueError(f"patterns {recipe.name} shows one grey everywhere; change patterns.settings.")
+        raise ValueError(f"patterns {patterns.name} shows one grey everywhere; change patterns.settings.")
     return round(mean, _DECIMALS), std
 
 
@@ -140,23 +146,36 @@ class MaskedImages(MaskedAudio):
     Args:
         recipe: Which images, and which model.
         measured: As from `measure`.
+
+    Raises:
+        ValueError: if a folder of images is not the one that the run began with, or as `measure`.
     """
 
     def __init__(self, recipe: PretrainingRecipe, measured: Mapping[str, Any]) -> None:
         self.recipe, self.statistics = recipe, measured
         self.patterns = _patterns(recipe)
-        self.pattern_set = self.patterns.pattern_set
+        self.pattern_set, folder = _images_of(self.patterns, recipe.seed)
+        began_with = measured["images"].get("folder_digest")
+        if folder.get("folder_digest") != began_with:
+            raise ValueError(
+                f"{self.patterns.folder} has changed since the run began: its digest was {began_with} and is "
+                f"{folder.get('folder_digest')}. Restore it, or choose another --output_dir."
+            )
         self.model: nn.Module = self.build_model(recipe)
 
     @classmethod
     def measure(cls, recipe: PretrainingRecipe, device: torch.device) -> dict[str, Any]:
-        """What pixels are standardised with, and what images those are."""
+        """What pixels are standardised with, and what images those are: of a folder, what that says of itself.
+
+        Raises:
+            ValueError: if a folder does not hold the images of the recipe.
+        """
         patterns = _patterns(recipe)
         num_images = min(recipe.statistics_clips, patterns.num_images or recipe.statistics_clips)
-        mean, std = pixel_statistics(patterns, recipe.seed, num_images, device)
-        images = {"mean": mean, "std": std, "patterns": patterns.name, "overrides": patterns.settings}
-        images |= {"size": patterns.size, "seed": recipe.seed, "num_images": num_images}
-        return {"images": images, "saw_real_data": False}
+        pattern_set, origin = _images_of(patterns, recipe.seed)
+        mean, std = pixel_statistics(pattern_set, patterns.size, recipe.seed, num_images, device)
+        images = {"mean": mean, "std": std, "patterns": patterns.name, **origin}
+        return {"images": images | {"size": patterns.size, "num_images": num_images}, "saw_real_data": False}
 
     @classmethod
     def flop_per_example(cls, recipe: PretrainingRecipe) -> float:
@@ -267,3 +286,31 @@ def _told(statistics: Mapping[str, Any]) -> dict[str, Any]:
 def _patterns(recipe: PretrainingRecipe) -> PatternsRecipe:
     """The images of a recipe that has some, which is checked with the recipe."""
     return cast(PatternsRecipe, recipe.patterns)
+
+
+def _images_of(patterns: PatternsRecipe, seed: int) -> tuple[PatternSet, dict[str, Any]]:
+    """The images that a run sees, and where they come from: their `overrides` and `seed`, and of a folder more.
+
+    Args:
+        patterns: Of the run's recipe.
+        seed: Of the run, which images are made with that are not read.
+
+    Raises:
+        ValueError: if the folder does not hold the images of the recipe.
+    """
+    if patterns.folder is None or patterns.num_images is None:  # a folder comes with a number, see the recipe
+        return patterns.pattern_set, {"overrides": patterns.settings, "seed": seed}
+    from audiopg.data_scripts.patterns.render import read_back  # needs Pillow, which a GPU machine may lack
+
+    found = read_back(Path(patterns.folder))
+    there = {"name": found.identity["patterns"], "size": found.identity["size"]}
+    if there != {name: getattr(patterns, name) for name in there} or patterns.num_images > found.num_images:
+        raise ValueError(
+            f"patterns.folder {patterns.folder} holds {found.num_images} images of {there['name']}, {there['size']} "
+            f"pixels wide, got name {patterns.name}, num_images {patterns.num_images} and size {patterns.size}; give "
+            "that name and size, and so many images at most, or render more."
+        )
+    origin = {"overrides": found.identity["ranges"], "seed": found.identity["seed"]}
+    origin |= {"version": found.identity["version"], "folder": Path(patterns.folder).resolve().name}
+    origin |= {"folder_images": patterns.num_images, "folder_digest": found.digest(patterns.num_images)}
+    return found.patterns, origin

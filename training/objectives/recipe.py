@@ -5,7 +5,6 @@ What a model's fields and a preset's ranges are called, take and mean is said on
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, make_dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from audiopg.data_scripts.patterns import PATTERNS_VERSION, SIZE, PatternSet, get_patterns
@@ -130,7 +129,7 @@ class PatternsRecipe:
     Args:
         name: Which set.
         folder: Where `data_scripts.patterns.render` left its images: they are read instead of made. Some sets are too
-            slow to be made while a model waits.
+            slow to be made while a model waits. Wants `num_images`, and leaves `settings` to the folder.
         size: Side of an image in pixels, a multiple of the model's patch size.
         settings: Overrides of the set's ranges.
         num_images: How many different images there are, seen again and again, each time cropped anew; None draws a
@@ -151,27 +150,21 @@ class PatternsRecipe:
         """Refuse what cannot be drawn."""
         if self.num_images is not None and self.num_images < 1:
             raise ValueError(f"patterns.num_images is 1 or more, got {self.num_images}.")
+        if self.folder is not None and (self.settings or self.num_images is None):
+            raise ValueError(
+                "patterns.folder wants patterns.num_images, how many of its images are seen, and no "
+                f"patterns.settings, which are those of the folder; got {self.num_images} and {self.settings}."
+            )
         self.pattern_set.drawing(0, [0], self.size)
 
     @property
     def pattern_set(self) -> PatternSet:
-        """The set.
+        """The set by its name; images of a folder are read by the objective alone, which may be another machine's.
 
         Raises:
-            ValueError: if there is none such, a setting is impossible, or a folder holds other images.
+            ValueError: if there is none such, or a setting is impossible.
         """
-        if self.folder is None:
-            return get_patterns(self.name, **self.settings)
-        from audiopg.data_scripts.patterns.render import read_back  # needs Pillow, which a GPU machine may lack
-
-        patterns, count = read_back(Path(self.folder))
-        if patterns.name != self.name or self.settings or not self.num_images or self.num_images > count:
-            raise ValueError(
-                f"patterns.folder {self.folder} holds {count} images of {patterns.name}, got name {self.name}, "
-                f"num_images {self.num_images} and settings {self.settings}; name that set and so many images at "
-                "most, and leave settings out."
-            )
-        return patterns
+        return get_patterns(self.name, **self.settings)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -53,6 +53,7 @@ def test_a_stopped_run_goes_on_and_damaged_files_are_written_again(tmp_path, mon
             render(get_patterns("shaders"), stopped, num_images=20, size=64, seed=3)
     there = sorted(stopped.glob("*.png"))
     assert len(there) == 7
+    (stopped / f"{image_name(9)}.4711.partial").write_bytes(b"of a process that was killed")
     damage(there)
     times = {path: path.stat().st_mtime_ns for path in there[3:]}
     assert render(get_patterns("shaders"), stopped, num_images=20, size=64, seed=3) == 16
@@ -72,11 +73,48 @@ def test_a_killed_run_goes_on_and_is_the_same_bytes(tmp_path):
             time.sleep(0.01)
         os.kill(process.pid, signal.SIGKILL)
     assert 5 <= len(list(killed.glob("*.png"))) < 90
-    for partial in killed.glob("*.partial"):
-        partial.unlink()
     render(get_patterns("ifs"), killed, num_images=90, size=64, seed=3)
     render(get_patterns("ifs"), tmp_path / "whole", num_images=90, size=64, seed=3)
     assert content(killed) == content(tmp_path / "whole")
+
+
+def test_fewer_images_than_before_take_none_away(tmp_path):
+    patterns = get_patterns("shaders")
+    render(patterns, tmp_path, num_images=4, size=32, seed=0)
+    before = content(tmp_path)
+    assert render(patterns, tmp_path, num_images=2, size=32, seed=0) == 0
+    assert content(tmp_path) == before
+
+
+def test_a_folder_of_another_version_is_neither_gone_on_with_nor_read(tmp_path, monkeypatch):
+    render(get_patterns("shaders"), tmp_path, num_images=1, size=32, seed=0)
+    monkeypatch.setattr("audiopg.data_scripts.patterns.render.PATTERNS_VERSION", "99.0")
+    with pytest.raises(ValueError, match=r"one version of the patterns.*another folder, as for another version"):
+        render(get_patterns("shaders"), tmp_path, num_images=1, size=32, seed=0)
+    with pytest.raises(ValueError, match=r"of version 0.*and this is version 99.0; render them anew"):
+        read_back(tmp_path)
+
+
+def test_a_folder_of_glsl_programs_or_of_nothing_known_says_what_is_wanted(tmp_path):
+    (tmp_path / "metadata.csv").write_text("file_name,label,program,time\n")
+    with pytest.raises(ValueError, match=r"patterns\.json says whose images these are"):
+        read_back(tmp_path)
+    (tmp_path / "patterns.json").write_text('{"shaders": "0a1b", "seed": 0, "size": 32}')
+    with pytest.raises(ValueError, match=r"needs images of a set by name.*Those of GLSL programs"):
+        read_back(tmp_path)
+
+
+def test_the_digest_is_of_the_images_that_are_seen(tmp_path):
+    patterns = get_patterns("shaders")
+    render(patterns, tmp_path, num_images=2, size=32, seed=0)
+    first = read_back(tmp_path).digest(2)
+    render(patterns, tmp_path, num_images=3, size=32, seed=0)
+    assert read_back(tmp_path).digest(2) == first != read_back(tmp_path).digest(3)
+    (tmp_path / image_name(1)).write_bytes(b"torn")
+    assert read_back(tmp_path).digest(2) != first
+    (tmp_path / image_name(1)).unlink()
+    with pytest.raises(ValueError, match=r"lacks an image of its table .*00000001\.png"):
+        read_back(tmp_path).digest(2)
 
 
 def test_a_folder_grows_and_its_first_images_stay(tmp_path):
@@ -121,8 +159,9 @@ def test_a_folder_of_other_images_is_refused(tmp_path):
 def test_what_was_rendered_is_read_back_with_its_classes(tmp_path):
     shaders = get_patterns("shaders", **{"class": (3, 9)})
     render(shaders, tmp_path / "images", num_images=3, size=64, seed=7)
-    patterns, count = read_back(tmp_path / "images")
+    _, patterns, count, identity = read_back(tmp_path / "images")
     assert count == 3
+    assert (identity["seed"], identity["ranges"]) == (7, {"class": [3, 9]})
     torch.testing.assert_close(
         patterns.images(0, [2, 0], 64), shaders.images(7, [2, 0], 64), rtol=0, atol=0.5 / 255 + 1e-6
     )

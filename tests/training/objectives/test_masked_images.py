@@ -6,10 +6,12 @@ import torch
 import yaml
 from toys import torchrun
 
-from audiopg.data_scripts.patterns import get_patterns
+from audiopg.data_scripts.patterns import PATTERNS_VERSION, get_patterns
+from audiopg.data_scripts.patterns.render import image_name, render
 from audiopg.modeling.modeling_audiopg import AudioPGForPreTraining, AudioPGModel
 from audiopg.training.engine.loop import profile
 from audiopg.training.engine.processes import StopRequest
+from audiopg.training.export import main as export
 from audiopg.training.objectives.masked_images import (
     CROP_AREA,
     CROP_RATIO,
@@ -117,7 +119,7 @@ def test_images_come_again_with_other_crops_where_there_are_few(image_recipe):
 
 def test_pixels_are_standardised_by_one_mean_and_deviation_of_the_set(image_recipe):
     images = get_patterns("power_law").images(3, range(20), 32).numpy()
-    mean, std = pixel_statistics(PatternsRecipe(name="power_law", size=32), 3, 20, CPU)
+    mean, std = pixel_statistics(get_patterns("power_law"), 32, 3, 20, CPU)
     assert (mean, std) == pytest.approx((images.mean(), images.std()), abs=6e-4)
 
 
@@ -149,6 +151,62 @@ def test_two_processes_train_as_one_does(tmp_path, image_recipe, runs):
     np.testing.assert_allclose(mine, theirs, rtol=1e-4)
     one, two = (read_json_of(folder) for folder in (runs / "masked", tmp_path / "run"))
     assert one["images"] == two["images"]
+
+
+@pytest.fixture
+def rendered(tmp_path):
+    """A folder of eight images of a seed and of ranges that are not those of any recipe here."""
+    render(get_patterns("zone_plates", contrast=(0.9, 1.0)), tmp_path / "rendered", num_images=8, size=32, seed=77)
+    return tmp_path / "rendered"
+
+
+def of_folder(path, **changes):
+    return {"name": "zone_plates", "size": 32, "folder": str(path), "num_images": 6, **changes}
+
+
+def test_a_run_of_a_folder_records_the_folder_s_own_seed_and_ranges_and_outlives_it(
+    rendered, tmp_path, image_recipe, monkeypatch
+):
+    pretrain(image_recipe("classes", patterns=of_folder(rendered)), tmp_path / "run")
+    images = TrainedRun.open(tmp_path / "run").statistics["images"]
+    assert (images["seed"], images["overrides"], images["size"]) == (77, {"contrast": [0.9, 1.0]}, 32)
+    assert (images["folder"], images["folder_images"], images["version"]) == ("rendered", 6, PATTERNS_VERSION)
+    for path in rendered.iterdir():
+        path.unlink()
+    monkeypatch.chdir(tmp_path)
+    run = TrainedRun.open(tmp_path / "run")
+    assert run.final_model().config.num_channels == 1
+    export([str(tmp_path / "run"), str(tmp_path / "exported")])
+    card = " ".join((tmp_path / "exported/README.md").read_text().split())
+    assert "with `contrast=[0.9, 1.0]`, 32 by 32 pixels in three colours, seed 77;" in card
+    assert f"the first 6 files of the rendered folder `rendered`, digest {images['folder_digest']}" in card
+
+
+def test_a_folder_that_has_changed_since_the_run_began_is_refused(rendered, image_recipe):
+    recipe = image_recipe(patterns=of_folder(rendered))
+    measured = MaskedImages.measure(recipe, CPU)
+    objective = MaskedImages(recipe, measured)
+    assert objective.batch(range(2), objective.draw(range(2)), CPU)["input_values"].shape == (2, 3, 32, 32)
+    (rendered / image_name(7)).write_bytes(b"not seen by the run")
+    MaskedImages(recipe, measured)
+    (rendered / image_name(5)).write_bytes(b"another image")
+    with pytest.raises(ValueError, match="has changed since the run began: its digest was"):
+        MaskedImages(recipe, measured)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"name": "power_law"}, "holds 8 images of zone_plates, 32 pixels wide, got name power_law"),
+        ({"size": 64}, "got name zone_plates, num_images 6 and size 64"),
+        ({"num_images": 9}, "so many images at most, or render more"),
+        ({"folder": "nowhere"}, r"nowhere holds no metadata\.csv"),
+    ],
+)
+def test_a_folder_of_other_images_is_refused_before_anything_is_trained(rendered, image_recipe, changes, message):
+    recipe = image_recipe(patterns=of_folder(rendered, **changes))
+    with pytest.raises(ValueError, match=message):
+        MaskedImages.measure(recipe, CPU)
 
 
 def read_json_of(folder):
@@ -237,6 +295,8 @@ def test_recipes_of_patterns_build(path):
         ("masked", {"patterns": {"name": "power_law", "size": 56}, "model": {"patch_size": 14}}, "mel bands of audio"),
         ("masked", {"patterns": {"name": "power_law", "settings": {"slope": 2}}}, "power_law has the ranges"),
         ("masked", {"patterns": {"name": "power_law", "num_images": 0}}, "patterns.num_images is 1 or more"),
+        ("masked", {"patterns": {"name": "power_law", "folder": "x"}}, "patterns.folder wants patterns.num_images"),
+        ("masked", {"patterns": of_folder("x", settings={"reach": 1})}, "and no patterns.settings"),
         ("classes", {"patterns": {"name": "power_law"}}, "tells classes, and patterns power_law has none"),
         ("masked", {"preset": "reference"}, "either a preset or voices"),
         ("masked", {"patterns": None}, "either a preset or voices"),
