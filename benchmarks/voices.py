@@ -23,6 +23,7 @@ from contenders import PEERS, add_ratios, in_turns
 from torch import Tensor
 
 from audiopg.data_scripts.voices import VOICE_PRESETS, VOICES_VERSION, VoicePreset, draw, get_voice, noise_of, render
+from audiopg.modeling.spectrogram_doppelganger import vggish_log_mel
 from audiopg.training.runs.provenance import environment
 
 BATCH_SIZES = {"cpu": (16, 64), "cuda": (64, 768, 4096)}
@@ -54,16 +55,6 @@ def measure_speed(known: argparse.Namespace) -> list[dict[str, Any]]:
     return rows
 
 
-def log_spectrogram(waveforms: Tensor) -> Tensor:
-    """Logarithm of the magnitudes of windows of 25 ms, 10 ms apart, in 64 mel bands as VGGish has them."""
-    import torchaudio
-
-    window = torch.hann_window(400)
-    spectra = torch.stft(waveforms, 512, 160, 400, window, center=False, return_complex=True).abs()
-    bands = torchaudio.functional.melscale_fbanks(257, 125, 7500, 64, 16000, norm=None, mel_scale="htk")
-    return torch.log(spectra.mT @ bands + 0.01)
-
-
 def describe(preset: VoicePreset, architecture: str, num_sounds: int) -> tuple[dict[str, float], Tensor]:
     """Figures of random sounds of a preset; and their log-mel spectrograms.
 
@@ -85,7 +76,7 @@ def describe(preset: VoicePreset, architecture: str, num_sounds: int) -> tuple[d
         "noise_share": round(float(noisy.mean()), 4),
         "above_6_khz": round(float(high.mean()), 4),
         "aliased_share": round(aliased_share(preset), 4),
-    }, log_spectrogram(waveforms)
+    }, vggish_log_mel(waveforms)
 
 
 def aliased_share(preset: VoicePreset, num_sounds: int = 128) -> float:

@@ -31,6 +31,8 @@ PROBABILITY = 0.5
 
 _ORDER = 4
 _WINDOW, _HOP = 512, 128
+SHORTEST = _WINDOW // 2 + 1
+"""Samples that a clip has at least: its spectrogram is mirrored at the ends."""
 
 
 def draw_augmentations(seed: int, indices: Tensor, views: int = 1) -> dict[str, Tensor]:
@@ -70,10 +72,17 @@ def augment(waveforms: Tensor, drawn: Mapping[str, Tensor], *, sampling_rate: in
     Returns:
         float32 of the same shape. Levels are as they come.
 
+    Raises:
+        ValueError: if clips are shorter than `SHORTEST` samples.
+
     Example:
         >>> augment(torch.zeros(3, 1600), draw_augmentations(0, torch.arange(3)), sampling_rate=16000).shape
         torch.Size([3, 1600])
     """
+    if waveforms.shape[1] < SHORTEST:
+        raise ValueError(
+            f"Clips are augmented from {SHORTEST} samples on, got {waveforms.shape[1]}; take longer ones."
+        )
     waveforms = filtered(waveforms, drawn["high_pass"], drawn["low_pass"], sampling_rate=sampling_rate)
     waveforms = pitch_shifted(waveforms, drawn["pitch"].nan_to_num(0.0))
     waveforms = turned(waveforms, drawn["shift"].nan_to_num(0.0))
@@ -192,4 +201,12 @@ def _stretched(waveforms: Tensor, ratio: Tensor) -> Tensor:
     phase = (2 * math.pi * (cycles - cycles.round())).float()
     audible = bin_numbers * ratio[:, None] < bins - 1
     stretched = torch.polar(level * audible[:, :, None], phase)
-    return torch.istft(stretched, _WINDOW, _HOP, window=window)
+    # Overlap and add; PyTorch's own inverse asks the device whether windows cover the clip, and waits for the answer.
+    added, weight = (
+        torch.nn.functional.fold(parts, (1, _HOP * (stretched.shape[2] - 1) + _WINDOW), (1, _WINDOW), stride=(1, _HOP))
+        for parts in (
+            torch.fft.irfft(stretched, dim=1) * window[:, None],
+            (window**2)[None, :, None].expand(1, -1, stretched.shape[2]),
+        )
+    )
+    return (added / weight.clamp(min=1e-6)).flatten(1)[:, _WINDOW // 2 : -_WINDOW // 2]

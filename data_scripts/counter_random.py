@@ -1,8 +1,8 @@
 """Random numbers as a pure function of (seed, index, slot): no generator, no state, the same on every device.
 
 A *slot* is the name of what is drawn ("f0", "cutoff"): adding a parameter to a preset never changes another one's
-numbers. Everything is integer arithmetic modulo 2^64 or 2^32 and IEEE operations that are exactly rounded, so equal
-arguments give equal bits whatever the batch, the process or the machine.
+numbers. Everything but `normal` is integer arithmetic modulo 2^64 or 2^32 and exactly rounded IEEE operations, so
+equal arguments give equal bits whatever the batch, the process or the machine.
 """
 
 import hashlib

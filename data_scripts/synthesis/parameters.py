@@ -1,7 +1,8 @@
 """What a clip is made of: presets of ranges, and `draw`, which turns (preset, seed, indices) into named parameters.
 
 Knows no signal processing. Every number is drawn on the CPU in float64 with exactly rounded operations alone (+, -, *,
-/, comparisons), so a clip's parameters are the same bits on every machine and in any batch.
+/, comparisons), so a clip's parameters are the same bits on every machine and in any batch. Those of doubles are the
+same in any batch, and on another machine as exact as its inverse of the normal distribution.
 """
 
 import math
@@ -433,6 +434,28 @@ def draw(preset: str | Preset, seed: int, indices: Tensor | Iterable[int] | int,
     return Parameters(preset, seed, indices, values)
 
 
+def delta_of_groups(delta: float | Mapping[str, float]) -> dict[str, float]:
+    """The perturbation of each group of parameters.
+
+    Args:
+        delta: Of all, or by group.
+
+    Returns:
+        By the names in `GROUPS`.
+
+    Raises:
+        ValueError: if one is below 0 or not finite, or a group is missing or unknown.
+
+    Example:
+        >>> delta_of_groups(0.25)
+        {'pitch': 0.25, 'envelope': 0.25, 'modulation': 0.25, 'mixer': 0.25}
+    """
+    deltas = dict(delta) if isinstance(delta, Mapping) else dict.fromkeys(GROUPS, delta)
+    if set(deltas) != set(GROUPS) or not all(0 <= value < math.inf for value in deltas.values()):
+        raise ValueError(f"delta is a number, 0 or more, or one for each of {', '.join(GROUPS)}; got {delta}.")
+    return deltas
+
+
 def draw_doubles(
     preset: str | Preset,
     seed: int,
@@ -466,9 +489,7 @@ def draw_doubles(
         ([0, 0, 1, 1, 2, 2, 3, 3], True)
     """
     preset, indices = get_preset(preset, **overrides), validated_indices(indices)
-    size_of = dict(delta) if isinstance(delta, Mapping) else dict.fromkeys(GROUPS, delta)
-    if set(size_of) != set(GROUPS) or not all(0 <= size < math.inf for size in size_of.values()):
-        raise ValueError(f"delta is a number, 0 or more, or one for each of {', '.join(GROUPS)}; got {delta}.")
+    size_of = delta_of_groups(delta)
 
     def numbers(name: str, *size: int) -> Tensor:
         shared = uniform(seed, indices, name, size)[:, None].expand(-1, 2, *size)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from audiopg.data_scripts.counter_random import random_bits, uniform, white_noise
-from audiopg.data_scripts.synthesis import GROUPS, validated_indices
+from audiopg.data_scripts.synthesis import delta_of_groups, validated_indices
 from audiopg.data_scripts.voices.ranges import curved
 from audiopg.data_scripts.voices.voice import Voice
 
@@ -26,10 +26,11 @@ def _columns(voice: Voice, device: torch.device) -> tuple[Tensor, Tensor, Tensor
         for _ in range(size)
     ]
     dtypes = (torch.float64, torch.float64, torch.float64, torch.bool)
-    low, span, curve, symmetric = (
-        torch.tensor(column, device=device, dtype=dtype)
-        for column, dtype in zip(zip(*ranges, strict=True), dtypes, strict=True)
-    )
+    with torch.inference_mode(False):  # they are kept, and gradients may be asked for next time
+        low, span, curve, symmetric = (
+            torch.tensor(column, device=device, dtype=dtype)
+            for column, dtype in zip(zip(*ranges, strict=True), dtypes, strict=True)
+        )
     return low, span, curve, symmetric
 
 
@@ -101,7 +102,7 @@ def perturb(voice: Voice, parameters: Tensor, z: Tensor, delta: float | Mapping[
         voice: Which synthesizer.
         parameters: $\theta$, shape `(batch, P)`.
         z: Of the standard normal distribution, of the same shape.
-        delta: $\delta$ of all parameters, or of each group of `GROUPS` by its name.
+        delta: $\delta$ of all parameters, or of each group of `synthesis.GROUPS` by its name.
 
     Returns:
         In [1e-6, 1], of the same shape.
@@ -113,16 +114,15 @@ def perturb(voice: Voice, parameters: Tensor, z: Tensor, delta: float | Mapping[
         >>> from audiopg.data_scripts.voices import get_voice
         >>> voice = get_voice("voice")
         >>> theta = draw(voice, seed=0, indices=range(2))
-        >>> double = perturb(voice, theta, torch.ones_like(theta), {**dict.fromkeys(GROUPS, 0.0), "pitch": 0.1})
+        >>> delta = {"pitch": 0.1, "envelope": 0, "modulation": 0, "mixer": 0}
+        >>> double = perturb(voice, theta, torch.ones_like(theta), delta)
         >>> sorted({group for group, moved in zip(voice.groups, (double != theta)[0]) if moved})
         ['pitch']
     """
     voice.validate(parameters)
     if z.shape != parameters.shape:
         raise ValueError(f"z has the shape of the parameters, {tuple(parameters.shape)}, got {tuple(z.shape)}.")
-    deltas = delta if isinstance(delta, Mapping) else dict.fromkeys(GROUPS, delta)
-    if set(deltas) != set(GROUPS) or not all(value >= 0 for value in deltas.values()):
-        raise ValueError(f"delta is 0 or more, one number or one for each of {', '.join(GROUPS)}; got {delta!r}.")
+    deltas = delta_of_groups(delta)
     scale = torch.tensor([deltas[group] for group in voice.groups], dtype=parameters.dtype, device=parameters.device)
     moved = parameters + scale * z
     if voice.preset.wrapped_phases:
@@ -133,10 +133,11 @@ def perturb(voice: Voice, parameters: Tensor, z: Tensor, delta: float | Mapping[
 @lru_cache(maxsize=64)
 def _is_phase(voice: Voice, device: torch.device) -> Tensor:
     names = [name for name, size in zip(voice.slices, voice.sizes, strict=True) for _ in range(size)]
-    return torch.tensor([name.endswith("initial_phase") for name in names], device=device)
+    with torch.inference_mode(False):
+        return torch.tensor([name.endswith("initial_phase") for name in names], device=device)
 
 
-def human(voice: Voice, parameters: Tensor) -> Tensor:
+def in_units(voice: Voice, parameters: Tensor) -> Tensor:
     """Parameters in their units, as one tensor of the same shape: what `render` begins with.
 
     Powers of float32 end in other bits at other places of a batch; those of float64, rounded, do not.
@@ -166,7 +167,7 @@ def to_units(voice: Voice, parameters: Tensor) -> dict[str, Tensor]:
         (63.5, 0.0, torch.Size([1, 2]))
     """
     voice.validate(parameters)
-    parts = human(voice, parameters).split(voice.sizes, dim=1)
+    parts = in_units(voice, parameters).split(voice.sizes, dim=1)
     return {
         name: part.squeeze(1) if part.shape[1] == 1 and name != "mixer/level" else part
         for name, part in zip(voice.slices, parts, strict=True)

@@ -28,7 +28,9 @@ def curved(position: Tensor, exponent: Tensor | float, symmetric: Tensor | bool)
     """
     symmetric = torch.as_tensor(symmetric, device=position.device)
     distance = torch.where(symmetric, 2 * position - 1, position)
-    bent = distance.sign() * distance.abs() ** exponent
+    # A straight line has a slope where it crosses 0 too; that of a power written so is lost there.
+    straight = torch.as_tensor(exponent, device=position.device) == 1
+    bent = torch.where(straight, distance, distance.sign() * distance.abs() ** exponent)
     return torch.where(symmetric, (1 + bent) / 2, bent)
 
 

@@ -82,7 +82,7 @@ def lfo(values: Tensor, modulation: Tensor, *, rate: int) -> Tensor:
         Shape `(..., C)`.
     """
     frequency, depth, initial, *_ = values.unsqueeze(-2).unbind(-1)
-    weights = values[..., 3:].double() ** _MODE_EXPONENT  # float64: see `human`
+    weights = values[..., 3:].double() ** _MODE_EXPONENT  # float64: see `in_units`
     weights = (weights / weights.sum(-1, keepdim=True).clamp(min=_TINY)).to(values.dtype)
     sine, triangle, saw, reverse, square = weights.unsqueeze(-2).unbind(-1)
     cycles = ((frequency + depth * modulation).clamp(min=0) / rate).cumsum(-1, dtype=torch.float64)

@@ -12,7 +12,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from audiopg.data_scripts.voices.parameters import human
+from audiopg.data_scripts.voices.parameters import in_units
 from audiopg.data_scripts.voices.signals import adsr, lfo, mix, phase, square_saw, upsample
 from audiopg.data_scripts.voices.voice import SINE, Voice
 
@@ -56,7 +56,7 @@ def _num_partials(voice: Voice, octaves: Tensor, note: Tensor, depth: Tensor) ->
         )
     else:
         highest, constant = _octaves(voice, note + depth.clamp(min=0)), _PARTIALS
-    frequency = voice.sampling_rate * torch.exp2(highest.double())  # float64: see `human`
+    frequency = voice.sampling_rate * torch.exp2(highest.double())  # float64: see `in_units`
     return (constant / (frequency * torch.log10(frequency))).to(octaves.dtype)
 
 
@@ -90,7 +90,7 @@ class _Controls:
 
 def _controls(voice: Voice, parameters: Tensor) -> _Controls:
     count, heard = len(voice.architecture.tones), voice.num_heard
-    values = human(voice, parameters)
+    values = in_units(voice, parameters)
     note, held = voice.block("keyboards", values).expand(-1, count, -1).unbind(-1)
     adsrs = voice.block("adsrs", values).unflatten(1, (3, count))
     envelopes = adsr(adsrs, held[:, None], num_samples=voice.num_controls, rate=voice.control_rate)

@@ -30,6 +30,11 @@ _LOWEST_CONTROL_RATE = 50
 _LONGEST = 60.0
 
 
+def _ceil(count: float) -> int:
+    """Rounded up, but for what the product of two decimal numbers is too large by."""
+    return math.ceil(round(count, 6))
+
+
 @dataclass(frozen=True)
 class VoicePreset:
     """What SynthAX does, and what it means to do: every difference is a switch. See the package for their effects.
@@ -148,12 +153,12 @@ class Voice:
     @property
     def num_samples(self) -> int:
         """Length of a sound in samples, N."""
-        return math.ceil(self.duration * self.sampling_rate)
+        return _ceil(self.duration * self.sampling_rate)
 
     @property
     def num_controls(self) -> int:
         """Length of a sound in samples of the control rate, C."""
-        return math.ceil(self.duration * self.control_rate)
+        return _ceil(self.duration * self.control_rate)
 
     @property
     def num_parameters(self) -> int:

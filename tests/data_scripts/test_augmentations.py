@@ -1,4 +1,5 @@
 import numpy as np
+import pytest
 import torch
 import torchaudio
 from scipy import signal
@@ -6,6 +7,7 @@ from scipy import signal
 from audiopg.data_scripts.augmentations import (
     PROBABILITY,
     RANGES,
+    SHORTEST,
     augment,
     draw_augmentations,
     filtered,
@@ -90,3 +92,11 @@ def test_nothing_folds_back_from_above_the_nyquist_frequency():
     time = torch.arange(16000) / 16000
     high = torch.sin(2 * torch.pi * 7500 * time)[None]  # would go to 8418 Hz
     assert pitch_shifted(high, torch.tensor([2.0]))[:, 2000:14000].abs().max() < 0.05
+
+
+def test_the_shortest_clip_is_augmented_and_a_shorter_one_refused():
+    drawn = {name: value[:1].nan_to_num(1.0) for name, value in draw_augmentations(0, torch.arange(1)).items()}
+    drawn["low_pass"] = torch.tensor([4000.0])
+    assert augment(CLIPS[:1, :SHORTEST], drawn, sampling_rate=16000).isfinite().all()
+    with pytest.raises(ValueError, match="augmented from 257 samples on, got 256"):
+        augment(CLIPS[:1, : SHORTEST - 1], drawn, sampling_rate=16000)

@@ -19,7 +19,7 @@ from torch.nn.functional import pad
 from audiopg.data_scripts import voices
 from audiopg.data_scripts.figures import STYLE
 from audiopg.data_scripts.recorded_files import recordings_below
-from audiopg.data_scripts.synthesis import draw, get_preset, render
+from audiopg.data_scripts.synthesis import Preset, draw, get_preset, render
 from audiopg.modeling.audio_audiopg import read_audio
 
 DESCRIPTORS = {
@@ -230,21 +230,22 @@ def synthetic_collections(sampling_rate: int, num_clips: int = NUM_CLIPS) -> Ite
     Yields:
         The synthesizer with its preset, and the clips, each of shape `(samples,)`.
     """
-    starts = range(0, num_clips, _CLIPS_AT_ONCE)
-    batches = [range(start, min(start + _CLIPS_AT_ONCE, num_clips)) for start in starts]
     for name in ("reference", "audiopg"):
-        preset = get_preset(name, sampling_rate=sampling_rate)
-        yield f"AudioPG, {name}", (clip for batch in batches for clip in render(draw(preset, 0, batch)))
+        yield f"AudioPG, {name}", _clips_of(get_preset(name, sampling_rate=sampling_rate), num_clips)
     for name in voices.VOICE_PRESETS:
-        voice = voices.get_voice("voice", preset=name, sampling_rate=sampling_rate)
-        yield (
-            f"Voice, {name}",
-            (
-                clip
-                for batch in batches
-                for clip in voices.render(voice, voices.draw(voice, 0, batch), voices.noise_of(voice, 0, batch))
-            ),
-        )
+        yield f"Voice, {name}", _sounds_of(voices.get_voice("voice", name, sampling_rate=sampling_rate), num_clips)
+
+
+# Functions, not expressions: each has a preset of its own, also where all are asked for before any is heard.
+def _clips_of(preset: Preset, num_clips: int) -> Iterator[Tensor]:
+    for start in range(0, num_clips, _CLIPS_AT_ONCE):
+        yield from render(draw(preset, 0, range(start, min(start + _CLIPS_AT_ONCE, num_clips))))
+
+
+def _sounds_of(voice: voices.Voice, num_clips: int) -> Iterator[Tensor]:
+    for start in range(0, num_clips, _CLIPS_AT_ONCE):
+        indices = range(start, min(start + _CLIPS_AT_ONCE, num_clips))
+        yield from voices.render(voice, voices.draw(voice, 0, indices), voices.noise_of(voice, 0, indices))
 
 
 def real_recordings(folder: Path, sampling_rate: int, num_clips: int = NUM_CLIPS) -> Iterator[Tensor]:

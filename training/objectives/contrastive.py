@@ -86,12 +86,13 @@ def doubles_losses(vectors: Tensor) -> dict[str, Tensor]:
         >>> [round(float(loss), 4) for loss in losses.values()]
         [0.0, -4.0]
     """
-    unit = gathered(nn.functional.normalize(vectors.float().unflatten(0, (-1, 2)), dim=-1))
-    first, second = unit.unbind(dim=1)
-    return {
-        "alignment": alignment(first, second),
-        "uniformity": (uniformity(first) + uniformity(second)) / 2,
-    }
+    with torch.autocast(vectors.device.type, enabled=False):  # distances of neighbours are lost in bfloat16
+        unit = gathered(nn.functional.normalize(vectors.float().unflatten(0, (-1, 2)), dim=-1))
+        first, second = unit.unbind(dim=1)
+        return {
+            "alignment": alignment(first, second),
+            "uniformity": (uniformity(first) + uniformity(second)) / 2,
+        }
 
 
 class SynchronisedBatchNorm2d(nn.BatchNorm2d):
@@ -104,6 +105,10 @@ class SynchronisedBatchNorm2d(nn.BatchNorm2d):
         """Normalise every channel of `(batch, channels, height, width)`."""
         if not self.training or not dist.is_initialized() or dist.get_world_size() == 1:
             return super().forward(input)
+        with torch.autocast(input.device.type, enabled=False):
+            return self._synchronised(input.float()).to(input.dtype)
+
+    def _synchronised(self, input: Tensor) -> Tensor:
         processes = dist.get_world_size()
         mean = all_reduce(input.mean(dim=(0, 2, 3))) / processes
         centred = input - mean[:, None, None]

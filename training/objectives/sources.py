@@ -109,8 +109,9 @@ class VoiceSource:
     @torch.no_grad()
     def waveforms(self, drawn: tuple[Tensor, Tensor], device: torch.device | str) -> Tensor:
         """Waveforms, shape `(batch, samples)`."""
-        indices, parameters = (found.to(device, non_blocking=True) for found in drawn)
-        return render_voices(self.voice, parameters, noise_of(self.voice, self.seed, indices, device))
+        indices, parameters = drawn
+        noise = noise_of(self.voice, self.seed, indices, device)
+        return render_voices(self.voice, parameters.to(device, non_blocking=True), noise)
 
 
 @dataclass(frozen=True)
@@ -142,6 +143,7 @@ class VoiceDoubles:
     @torch.no_grad()
     def waveforms(self, drawn: tuple[Tensor, Tensor], device: torch.device | str) -> Tensor:
         """Waveforms, shape `(2 * batch, samples)`."""
-        indices, parameters = (found.to(device, non_blocking=True) for found in drawn)
+        indices, parameters = drawn
         noise = [noise_of(self.voice, self.seed, indices, device, view=view) for view in (1, 2)]
-        return render_voices(self.voice, parameters, torch.stack(noise, dim=1).flatten(0, 1))
+        noises = torch.stack(noise, dim=1).flatten(0, 1)
+        return render_voices(self.voice, parameters.to(device, non_blocking=True), noises)

@@ -375,7 +375,7 @@ def test_what_does_not_fit_a_voice_is_refused():
     with pytest.raises(ValueError, match=r"z has the shape of the parameters"):
         perturb(voice, theta, theta[:1], 0.1)
     for delta in (-0.1, {"pitch": 0.1}, {**dict.fromkeys(GROUPS, 0.1), "colour": 0.1}):
-        with pytest.raises(ValueError, match="one number or one for each of pitch, envelope, modulation, mixer"):
+        with pytest.raises(ValueError, match="0 or more, or one for each of pitch, envelope, modulation, mixer"):
             perturb(voice, theta, theta, delta)
     units = to_units(voice, theta)
     with pytest.raises(ValueError, match="missing or unknown: vco_1/tuning"):
@@ -388,3 +388,35 @@ def test_what_does_not_fit_a_voice_is_refused():
 
 def test_names_of_architectures_are_all_there_is():
     assert [get_voice(name).architecture.name for name in ARCHITECTURES] == list(ARCHITECTURES)
+
+
+def test_a_sound_made_for_inference_leaves_gradients_to_the_next():
+    voice = get_voice("voice", control_rate=481)  # of no other test: nothing is kept of it yet
+    with torch.inference_mode():
+        render(voice, draw(voice, 0, [0]), noise_of(voice, 0, [0]))
+        perturb(voice, draw(voice, 0, [0]), torch.zeros(1, voice.num_parameters), 0.1)
+    parameters = draw(voice, 0, [0]).requires_grad_()
+    render(
+        voice, perturb(voice, parameters, torch.zeros(1, voice.num_parameters), 0.1), noise_of(voice, 0, [0])
+    ).sum().backward()
+    assert parameters.grad.isfinite().all()
+
+
+def test_a_straight_range_has_its_slope_at_its_ends_too():
+    voice = get_voice("voice")
+    parameters = torch.zeros(1, voice.num_parameters, requires_grad=True)
+    to_units(voice, parameters)["mixer/level"].sum().backward()
+    assert parameters.grad[0, voice.slices["mixer/level"]].tolist() == [1.0, 1.0]
+
+
+@pytest.mark.parametrize(
+    ("duration", "rate", "samples"), [(0.07, 44100, 3087), (4.03, 16000, 64480), (0.07001, 44100, 3088)]
+)
+def test_a_sound_has_the_samples_of_its_duration_rounded_up(duration, rate, samples):
+    assert get_voice("voice", duration=duration, sampling_rate=rate).num_samples == samples
+
+
+def test_a_delta_without_end_is_refused():
+    voice = get_voice("voice")
+    with pytest.raises(ValueError, match="delta is a number, 0 or more"):
+        perturb(voice, draw(voice, 0, [0]), torch.zeros(1, 78), float("inf"))

@@ -5,6 +5,8 @@ import torch
 from scipy import signal, stats
 from torchaudio.functional import spectral_centroid as of_torchaudio
 
+from audiopg.data_scripts import voices
+from audiopg.data_scripts.synthesis import draw, render
 from audiopg.training.analysis import distributions
 from audiopg.training.analysis.distributions import (
     DESCRIPTORS,
@@ -124,7 +126,16 @@ def test_only_five_seconds_of_a_clip_are_measured():
 
 
 def test_every_synthesizer_is_described_and_the_first_clips_are_those_of_its_stream():
-    for name, clips in synthetic_collections(RATE, num_clips=3):
+    """All collections are there before any is heard, as in the report."""
+    collections = {name: list(clips) for name, clips in dict(synthetic_collections(RATE, num_clips=3)).items()}
+    for preset in ("reference", "audiopg"):
+        expected = render(draw(preset, 0, range(3), sampling_rate=RATE))
+        assert torch.equal(torch.stack(collections[f"AudioPG, {preset}"]), expected)
+    for preset in ("voices", "synthax"):
+        voice = voices.get_voice("voice", preset, sampling_rate=RATE)
+        expected = voices.render(voice, voices.draw(voice, 0, range(3)), voices.noise_of(voice, 0, range(3)))
+        assert torch.equal(torch.stack(collections[f"Voice, {preset}"]), expected)
+    for name, clips in collections.items():
         found = describe_collection(clips, RATE)
         assert 1 <= len(found["flux"]) <= 3, name
         assert (found["centroid"] < RATE / 2).all()

@@ -30,7 +30,9 @@ torch.manual_seed(0)
 model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 36, 5))
 synchronise_batch_norm(model)
 images = torch.randn(8, 1, 8, 8).chunk(world)[rank]
-losses = doubles_losses(model(images))
+with torch.autocast("cpu", torch.bfloat16, enabled=sys.argv[2] == "bf16"):
+    losses = doubles_losses(model(images))
+assert {loss.dtype for loss in losses.values()} == {torch.float32}
 sum(losses.values()).backward()
 for parameter in model.parameters():
     dist.all_reduce(parameter.grad)
@@ -80,16 +82,24 @@ def test_synchronised_batch_norm_keeps_weights_and_is_pytorch_s_in_one_process()
     assert all(torch.equal(value, plain.state_dict()[name]) for name, value in ours.state_dict().items())
 
 
-def test_two_processes_have_the_losses_gradients_and_statistics_of_one(tmp_path):
+@pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-5), ("bf16", 3e-2)])
+def test_two_processes_have_the_losses_gradients_and_statistics_of_one(tmp_path, precision, tolerance):
     script = tmp_path / "processes.py"
     script.write_text(IN_TWO_PROCESSES)
     for processes in (1, 2):
-        done = torchrun(processes, script, tmp_path / f"{processes}.pt")
+        done = torchrun(processes, script, tmp_path / f"{processes}.pt", precision)
         assert done.returncode == 0, done.stderr[-3000:]
     one, two = (torch.load(tmp_path / f"{processes}.pt", weights_only=True) for processes in (1, 2))
     assert one.keys() == two.keys()
     assert "1.running_var" in one
     for name, value in one.items():
-        torch.testing.assert_close(
-            two[name], value, rtol=1e-5, atol=1e-6, msg=lambda text, name=name: f"{name}: {text}"
-        )
+        atol = 1e-6 if precision == "fp32" else tolerance
+        np.testing.assert_allclose(two[name].numpy(), value.numpy(), rtol=tolerance, atol=atol, err_msg=name)
+
+
+def test_losses_keep_float32_where_a_model_is_trained_in_bfloat16():
+    vectors = torch.randn(64, 512, generator=torch.Generator().manual_seed(0)) * 0.05 + 1
+    expected = doubles_losses(vectors)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = doubles_losses(vectors)
+    assert {name: float(loss) for name, loss in found.items()} == {n: float(loss) for n, loss in expected.items()}
