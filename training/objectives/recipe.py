@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, make_dataclass
 from typing import TYPE_CHECKING, Any
 
+from audiopg.data_scripts.augmentations import SHORTEST
 from audiopg.data_scripts.patterns import PATTERNS_VERSION, SIZE, PatternSet, get_patterns
 from audiopg.data_scripts.synthesis import GROUPS, PRESETS, SYNTHESIZER_VERSION, Choice, Preset, get_preset
 from audiopg.data_scripts.voices import VOICES_VERSION, Voice, get_voice
@@ -307,6 +308,11 @@ class PretrainingRecipe(RunRecipe):
             raise ValueError(
                 f"objective {self.objective} perturbs what a synthesizer drew, and nobody drew recordings; set a "
                 "preset or voices."
+            )
+        if self.is_contrastive and self.doubles.augmented and self.heard.num_samples < SHORTEST:
+            raise ValueError(
+                f"doubles.augmented is for clips of {SHORTEST} samples or more, got {self.heard.num_samples}; "
+                "lengthen them, or leave it out."
             )
         if self.is_convolutional:
             self._check_convolutional()
