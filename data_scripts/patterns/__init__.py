@@ -47,10 +47,10 @@ def get_patterns(patterns: str | PatternSet, **overrides: Any) -> PatternSet:
         overrides: `(low, high)` or one number for a `Range`, the list of values for a `Choice`.
 
     Returns:
-        A set that records its overrides.
+        A set that records its overrides. Its classes end with the last of the range `class`, where it has one.
 
     Raises:
-        ValueError: for an unknown set or range, a reversed or impossible range.
+        ValueError: for an unknown set or range, a reversed or impossible range, or two ends for what is one number.
 
     Example:
         >>> smooth = get_patterns("power_law", exponent=(2, 3))
@@ -67,4 +67,6 @@ def get_patterns(patterns: str | PatternSet, **overrides: Any) -> PatternSet:
     ranges = with_overrides(patterns.ranges, overrides)
     for name, distribution in ranges.items():
         distribution.validate(f"{patterns.name}: {name}")
-    return replace(patterns, ranges=ranges, overrides={**patterns.overrides, **overrides})
+    num_classes = int(ranges["class"].high) + 1 if "class" in ranges else patterns.num_classes
+    overrides = {**patterns.overrides, **overrides}
+    return replace(patterns, ranges=ranges, overrides=overrides, num_classes=num_classes)

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from audiopg.data_scripts.counter_random import white_noise
-from audiopg.data_scripts.patterns.catalogue import class_constants, class_range, constant, labels
+from audiopg.data_scripts.patterns.catalogue import Constant, class_constants, class_range, constant, labels
 from audiopg.data_scripts.patterns.pattern_set import Drawing, PatternSet
 from audiopg.data_scripts.synthesis import Choice, Range
 
@@ -202,7 +202,7 @@ _COMMON = {
     "drift": Range(0.0, 4.0, "px", "mean way outward from line to line of a class: lambda"),
     "shift": Range(0.0, 0.1, "px", "added to the way outward of a class: w"),
     "oval": Range(1.0, 2.0, "", "factors on the radius along x and y"),
-    "canvas": Range(512, 512, "px", "side of the picture before it is resized", integer=True, minimum=32),
+    "canvas": Constant(512, 512, "px", "side of the picture before it is resized", integer=True, minimum=32),
 }
 
 VISUALATOM = PatternSet(
@@ -244,9 +244,9 @@ RCDB = PatternSet(
         {
             "class": class_range(1000, "contour"),
             "vertex_share": Range(0.0, 1.0, "", "quantile of the number of vertices of a class", maximum=1.0),
-            "mean_vertices": Range(100, 100, "", "of the exponential distribution of vertices", minimum=1),
-            "fewest_vertices": Range(3, 3, "", "of a line", integer=True, minimum=3),
-            "most_vertices": Range(200, 200, "", "of a line", integer=True, minimum=3, maximum=8192),
+            "mean_vertices": Constant(100, 100, "", "of the exponential distribution of vertices", minimum=1),
+            "fewest_vertices": Constant(3, 3, "", "of a line", integer=True, minimum=3),
+            "most_vertices": Constant(200, 200, "", "of a line", integer=True, minimum=3, maximum=8192),
             "radius": Range(0, 100, "px", "radius of the first line of an image, before the ovalness", integer=True),
             "centre": Range(
                 -400, 400, "px", "twice the way from the middle of the picture", integer=True, minimum=-4096

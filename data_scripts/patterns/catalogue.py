@@ -5,6 +5,7 @@ classes. The constants of a class are drawn from its number alone: class 7 is th
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from torch import Tensor
 
@@ -17,8 +18,8 @@ CATALOGUE_SEED = 20250112
 
 
 def class_range(num_classes: int, description: str) -> Range:
-    """The range `class` of a set: whole numbers from 0 on."""
-    return Range(0, num_classes - 1, "", description, integer=True)
+    """The range `class` of a set: whole numbers from 0 on, and none beyond its last class."""
+    return Range(0, num_classes - 1, "", description, integer=True, maximum=num_classes - 1)
 
 
 def labels(drawing: Drawing) -> Tensor:
@@ -48,17 +49,35 @@ def class_constants(ranges: Mapping[str, Range | Choice], classes: Tensor, name:
     return ranges[name].sample(uniform(CATALOGUE_SEED, classes, name, size)).to(classes.device)
 
 
-def constant(ranges: Mapping[str, Range | Choice], name: str) -> float:
-    """The value of a range of one value.
-
-    Raises:
-        ValueError: if it is a range of more.
+@dataclass(frozen=True)
+class Constant(Range):
+    """A range of one value, which all images share; its ends are equal.
 
     Example:
-        >>> constant({"padding": Range(6, 6, "px", "edge")}, "padding")
+        >>> Constant(3, 6, "px", "edge").validate("padding")
+        Traceback (most recent call last):
+        ...
+        ValueError: padding: one number for all images, got (3, 6); give one.
+    """
+
+    def validate(self, name: str) -> None:
+        """As of `Range`, and raise ValueError if the ends differ."""
+        super().validate(name)
+        if self.low != self.high:
+            raise ValueError(f"{name}: one number for all images, got ({self.low}, {self.high}); give one.")
+
+
+def constant(ranges: Mapping[str, Range | Choice], name: str) -> float:
+    """The value of a range that is a `Constant`.
+
+    Raises:
+        TypeError: if it is another, whose values differ from image to image.
+
+    Example:
+        >>> constant({"padding": Constant(6, 6, "px", "edge")}, "padding")
         6
     """
     only = ranges[name]
-    if not isinstance(only, Range) or only.low != only.high:
-        raise ValueError(f"{name}: one number for all images, got {only}; give one.")
+    if not isinstance(only, Constant):
+        raise TypeError(f"{name} is a Constant where all images share its value, got {only}; declare it as one.")
     return only.low

@@ -10,6 +10,8 @@ from audiopg.data_scripts.patterns.pattern_set import Drawing, PatternSet
 from audiopg.data_scripts.patterns.statistical import frequencies, impose_magnitude
 from audiopg.data_scripts.synthesis import Choice, Range
 
+_CELLS_PER_PIXEL = 4
+"""Of the finest lattice along a side at most: with more than one, gradient noise is white already."""
 WAVES = ("plane wave", "circular", "elliptic", "hyperbolic")
 
 
@@ -65,7 +67,24 @@ def _octave(drawing: Drawing, octave: int) -> Tensor:
     return gradient_noise(y[:, None], x[:, None], torch.stack([angle.sin(), angle.cos()]))
 
 
+def _check_lattices(drawing: Drawing) -> None:
+    """Refuse lattices that would not fit into memory, and show nothing.
+
+    Raises:
+        ValueError: if the finest that may be drawn has more than four cells per pixel along a side.
+    """
+    cells, lacunarity, octaves = (drawing.ranges[name].high for name in ("cells", "lacunarity", "octaves"))
+    finest = cells * lacunarity ** (octaves - 1)
+    if finest > _CELLS_PER_PIXEL * drawing.size:
+        raise ValueError(
+            f"cells * lacunarity^(octaves - 1), the cells of the finest lattice, are {_CELLS_PER_PIXEL} per pixel at "
+            f"most, {_CELLS_PER_PIXEL * drawing.size} at a size of {drawing.size}; got {finest:g}. Lower one of the "
+            "three, or enlarge the images."
+        )
+
+
 def _perlin(drawing: Drawing) -> Tensor:
+    _check_lattices(drawing)
     octaves, gain = drawing.sample("octaves"), drawing.sample("gain").float()
     channels = torch.zeros(len(octaves), 3, drawing.size, drawing.size, device=drawing.device)
     for octave in range(int(drawing.ranges["octaves"].high)):

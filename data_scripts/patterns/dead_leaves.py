@@ -11,6 +11,7 @@ from functools import lru_cache, reduce
 import torch
 from torch import Tensor
 
+from audiopg.data_scripts.patterns.catalogue import Constant, constant
 from audiopg.data_scripts.patterns.pattern_set import Drawing, PatternSet, elements_at_once
 from audiopg.data_scripts.patterns.statistical import RANGES_OF_COLOUR_AND_MARGINALS, spectrum_colour_wmm
 from audiopg.data_scripts.synthesis import Choice, Range
@@ -41,8 +42,8 @@ def _radius_table(low: float, high: float, exponent: float, steps: int) -> tuple
 def _radii(drawing: Drawing, num_leaves: int) -> Tensor:
     """Radius of every leaf in whole pixels, 1 or more, int64, shape `(batch, leaves)`."""
     ranges = drawing.ranges
-    radius, steps = ranges["radius"], int(ranges["radius_steps"].low)
-    table = _radius_table(radius.low, radius.high, ranges["radius_exponent"].low, steps)
+    radius, steps = ranges["radius"], int(constant(ranges, "radius_steps"))
+    table = _radius_table(radius.low, radius.high, constant(ranges, "radius_exponent"), steps)
     radii, cumulative = (column.to(drawing.device) for column in table)
     chosen = torch.bucketize(drawing.uniform("radius", num_leaves), cumulative).clamp(max=steps - 1)
     return (radii[chosen] * drawing.size).long().clamp(min=1)
@@ -244,7 +245,7 @@ def _textures(seed: int, number: int, size: int, device: str) -> Tensor:
 def _textured(drawing: Drawing) -> Tensor:
     size = drawing.size
     nearest, number = visible_leaves(drawing)
-    textures = _textures(drawing.seed, int(drawing.ranges["textures"].low), size, str(drawing.device))
+    textures = _textures(drawing.seed, int(constant(drawing.ranges, "textures")), size, str(drawing.device))
     chosen = (drawing.uniform("texture", number) * len(textures)).long()
     shift = (drawing.uniform("texture_shift", number, 2) * size).long()
     batch, steps = torch.arange(len(nearest), device=drawing.device)[:, None, None], torch.arange(size).to(nearest)
@@ -259,8 +260,8 @@ def _ranges(*shapes: str) -> dict[str, Range | Choice]:
         "radius": Range(
             0.03, 1.0, "image sides", "radius of a leaf, of density r^-e less its value at the largest", minimum=0.002
         ),
-        "radius_exponent": Range(3.0, 3.0, "", "e of the density of radii", maximum=10),
-        "radius_steps": Range(200, 200, "", "radii that there are, equally far apart", integer=True, minimum=2),
+        "radius_exponent": Constant(3.0, 3.0, "", "e of the density of radii", maximum=10),
+        "radius_steps": Constant(200, 200, "", "radii that there are, equally far apart", integer=True, minimum=2),
         "shape": Choice(shapes, "", "what a leaf is; its corners lie on the circle of its radius", names=SHAPES),
         "colour": Range(0.0, 1.0, "", "red, green and blue of a leaf, each on its own", maximum=1.0),
     }
@@ -285,7 +286,9 @@ DEAD_LEAVES = (
         "memory, and move them round by a random way, which their periodicity allows.",
         {
             **{name: distribution for name, distribution in _ranges(*SHAPES).items() if name != "colour"},
-            "textures": Range(64, 64, "", "images that leaves are cut out of", integer=True, minimum=1, maximum=10000),
+            "textures": Constant(
+                64, 64, "", "images that leaves are cut out of", integer=True, minimum=1, maximum=10000
+            ),
         },
         _textured,
     ),

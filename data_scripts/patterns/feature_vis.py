@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from torch.nn.functional import affine_grid, grid_sample, pad
 
 from audiopg.data_scripts.counter_random import normal, uniform
-from audiopg.data_scripts.patterns.catalogue import CATALOGUE_SEED, constant
+from audiopg.data_scripts.patterns.catalogue import CATALOGUE_SEED, Constant, constant
 from audiopg.data_scripts.patterns.dead_leaves import DEAD_LEAVES
-from audiopg.data_scripts.patterns.pattern_set import Drawing, PatternSet
+from audiopg.data_scripts.patterns.pattern_set import Drawing, PatternSet, whole_convolutions
 from audiopg.data_scripts.synthesis import Range
 
 _DEPTHS = (3, 4, 6, 3)
@@ -186,14 +186,17 @@ def _climbed(weights: str, drawing: Drawing, chosen: list[int]) -> Tensor:
 def _feature_vis(weights: str, drawing: Drawing) -> Tensor:
     """Images one by one: what an image becomes does not depend on how many are asked for at once."""
     parts = [Drawing(drawing.seed, one, drawing.size, drawing.ranges) for one in drawing.indices.split(1)]
-    return torch.stack([_climbed(weights, part, one) for part, one in zip(parts, units(drawing), strict=True)])
+    with whole_convolutions():
+        return torch.stack([_climbed(weights, part, one) for part, one in zip(parts, units(drawing), strict=True)])
 
 
 _RANGES = {
-    "steps": Range(128, 128, "", "steps of Adam", integer=True, minimum=1),
-    "learning_rate": Range(0.05, 0.05, "", "of Adam, over the coefficients"),
-    "start": Range(0.01, 0.01, "", "standard deviation of the coefficients at first"),
-    "most_channels": Range(2048, 2048, "", "units of the last layer; others in proportion", integer=True, minimum=64),
+    "steps": Constant(128, 128, "", "steps of Adam", integer=True, minimum=1),
+    "learning_rate": Constant(0.05, 0.05, "", "of Adam, over the coefficients"),
+    "start": Constant(0.01, 0.01, "", "standard deviation of the coefficients at first"),
+    "most_channels": Constant(
+        2048, 2048, "", "units of the last layer; others in proportion", integer=True, minimum=64
+    ),
     "shift": Range(-0.06, 0.06, "sizes", "how far a step moves the image, along each axis", minimum=-1),
     "turn": Range(-0.15, 0.15, "rad", "how far a step turns the image", minimum=-7),
     "scale": Range(0.9, 1.1, "", "how much a step enlarges the image", minimum=0.1),

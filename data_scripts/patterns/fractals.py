@@ -16,7 +16,14 @@ from torch import Tensor
 from torch.nn.functional import interpolate, max_pool2d
 
 from audiopg.data_scripts.counter_random import uniform, white_noise
-from audiopg.data_scripts.patterns.catalogue import CATALOGUE_SEED, class_constants, class_range, constant, labels
+from audiopg.data_scripts.patterns.catalogue import (
+    CATALOGUE_SEED,
+    Constant,
+    class_constants,
+    class_range,
+    constant,
+    labels,
+)
 from audiopg.data_scripts.patterns.pattern_set import Drawing, PatternSet
 from audiopg.data_scripts.synthesis import Choice, Range
 
@@ -321,15 +328,17 @@ FRACTALDB = PatternSet(
             "coefficient": Range(
                 -1.0, 1.0, "", "each of the six numbers of a map of a category", minimum=-8, maximum=8
             ),
-            "least_sketch": Range(0.9, 0.9, "", "different pixels per point of the first 10 000", maximum=1.0),
-            "least_coverage": Range(0.2, 0.2, "", "share of 512 x 512 pixels that 100 000 points cover", maximum=1.0),
+            "least_sketch": Constant(0.9, 0.9, "", "different pixels per point of the first 10 000", maximum=1.0),
+            "least_coverage": Constant(
+                0.2, 0.2, "", "share of 512 x 512 pixels that 100 000 points cover", maximum=1.0
+            ),
             "weight": Choice((0.2, 0.6, 1.4, 1.8), "", "factor on one of the coefficients, in all maps: a variation"),
-            "chains": Range(2000, 2000, "", "sequences of points of an image", integer=True, minimum=1),
-            "steps": Range(100, 100, "", "points of a sequence", integer=True, minimum=1),
-            "burn_in": Range(20, 20, "", "points at the beginning of a sequence that are left out", integer=True),
-            "canvas": Range(362, 362, "px", "side of the picture before it is resized", integer=True, minimum=32),
-            "padding": Range(6, 6, "px", "edge of the picture that stays free", integer=True, minimum=2),
-            "level": Range(127 / 255, 127 / 255, "", "gray of a set bit", maximum=1.0),
+            "chains": Constant(2000, 2000, "", "sequences of points of an image", integer=True, minimum=1),
+            "steps": Constant(100, 100, "", "points of a sequence", integer=True, minimum=1),
+            "burn_in": Constant(20, 20, "", "points at the beginning of a sequence that are left out", integer=True),
+            "canvas": Constant(362, 362, "px", "side of the picture before it is resized", integer=True, minimum=32),
+            "padding": Constant(6, 6, "px", "edge of the picture that stays free", integer=True, minimum=2),
+            "level": Constant(127 / 255, 127 / 255, "", "gray of a set bit", maximum=1.0),
             "flip": Range(0, 3, "", "1: left to right, 2: upside down, 3: both", integer=True, maximum=3),
         }
     ),
@@ -426,10 +435,10 @@ IFS = PatternSet(
             "translation": Range(-1.0, 1.0, "", "where a map of a class takes the origin", minimum=-8, maximum=8),
             "turn": Range(-0.15, 0.15, "rad", "added to a rotation in one image", minimum=-7, maximum=7),
             "shift": Range(-0.1, 0.1, "", "added to a translation in one image", minimum=-8, maximum=8),
-            "chains": Range(2000, 2000, "", "sequences of points of an image", integer=True, minimum=1),
-            "steps": Range(80, 80, "", "points of a sequence", integer=True, minimum=1),
-            "burn_in": Range(20, 20, "", "points at the beginning of a sequence that are left out", integer=True),
-            "padding": Range(0.02, 0.02, "sizes", "edge of the image that stays free", maximum=0.4),
+            "chains": Constant(2000, 2000, "", "sequences of points of an image", integer=True, minimum=1),
+            "steps": Constant(80, 80, "", "points of a sequence", integer=True, minimum=1),
+            "burn_in": Constant(20, 20, "", "points at the beginning of a sequence that are left out", integer=True),
+            "padding": Constant(0.02, 0.02, "sizes", "edge of the image that stays free", maximum=0.4),
             "flip": Range(0, 3, "", "1: left to right, 2: upside down, 3: both", integer=True, maximum=3),
         }
     ),

@@ -4,7 +4,8 @@ Image i of seed s is the same in any batch and process, and on any device up to 
 drawn by its name from (seed, index), as in `counter_random`.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
@@ -33,6 +34,24 @@ def elements_at_once(device: torch.device) -> int:
         131072
     """
     return 1 << 17 if device.type == "cpu" else 1 << 25
+
+
+@contextmanager
+def whole_convolutions() -> Iterator[None]:
+    """Convolutions of a GPU in float32 instead of TF32, of 10 bits, which PyTorch allows them unasked.
+
+    Example:
+        >>> with whole_convolutions():
+        ...     torch.backends.cudnn.allow_tf32
+        False
+        >>> torch.backends.cudnn.allow_tf32
+        True
+    """
+    cudnn = torch.backends.cudnn
+    with cudnn.flags(
+        enabled=cudnn.enabled, benchmark=cudnn.benchmark, deterministic=cudnn.deterministic, allow_tf32=False
+    ):
+        yield
 
 
 @dataclass(frozen=True)
@@ -89,7 +108,7 @@ class PatternSet:
         make: From what is asked for to images in [0, 1], float32, shape `(batch, 3, size, size)`: rows from the top,
             red first.
         labels: From what is asked for to classes from 0 on, int64, shape `(batch,)`; None for a set without classes.
-        num_classes: How many there are.
+        num_classes: How many there are, up to the last one that the range `class` allows.
         class_name: What a class is: fractal, atom, program.
         overrides: Which ranges differ from those of the set of that name, see `get_patterns`.
     """

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from audiopg.data_scripts.counter_random import white_noise
+from audiopg.data_scripts.patterns.catalogue import Constant, constant
 from audiopg.data_scripts.patterns.pattern_set import Drawing, PatternSet, elements_at_once
 from audiopg.data_scripts.synthesis import Choice, Range
 
@@ -96,7 +97,7 @@ def match_histogram(values: Tensor, quantiles: Callable[[Tensor], Tensor]) -> Te
 def _spectrum_magnitude(drawing: Drawing) -> Tensor:
     r"""$1 / (|f_x|^{s + d} + |f_y|^{s - d})$, shape `(batch, 1, size, size // 2 + 1)`."""
     slope = drawing.sample("slope").float()
-    difference = (drawing.normal("slope_difference") * drawing.ranges["slope_difference"].low).float()
+    difference = (drawing.normal("slope_difference") * constant(drawing.ranges, "slope_difference")).float()
     fy, fx = frequencies(drawing.size, drawing.device)
     across = fx ** (slope + difference)[:, None, None]
     down = fy.abs() ** (slope - difference)[:, None, None]
@@ -110,9 +111,9 @@ def _reference_colours(drawing: Drawing) -> Tensor:
         In [0, 1], float64, shape `(batch, 3, side^2)`.
     """
     ranges, device = drawing.ranges, drawing.device
-    side, most = int(ranges["reference_side"].low), int(ranges["colours"].high)
+    side, most = int(constant(ranges, "reference_side")), int(ranges["colours"].high)
     exists = torch.arange(most, device=device) < drawing.sample("colours")[:, None]
-    areas = torch.where(exists, ranges["smallest_area"].low + drawing.uniform("area", most), 0.0).cumsum(1)
+    areas = torch.where(exists, constant(ranges, "smallest_area") + drawing.uniform("area", most), 0.0).cumsum(1)
     position = (torch.arange(side**2, device=device) + 0.5) / side**2
     run = torch.searchsorted(areas / areas[:, -1:], position.expand(len(areas), -1).contiguous()).clamp(max=most - 1)
     colours = drawing.uniform("colour", 3, most)
@@ -124,7 +125,7 @@ def _reference_colours(drawing: Drawing) -> Tensor:
     box = box / box.sum(dim=2, keepdim=True)
     blurred = (box[:, None] @ flat @ box.mT[:, None]).flatten(2)
     noise = white_noise(drawing.keys("colour_noise"), 3 * side**2).view_as(blurred).double()
-    noisy = blurred + noise * (ranges["colour_noise"].low / 2)
+    noisy = blurred + noise * (constant(ranges, "colour_noise") / 2)
     return _stretched(noisy)
 
 
@@ -213,7 +214,7 @@ def _impose_marginals(drawing: Drawing, channels: Tensor) -> Tensor:
     """Give every band of the steerable pyramid a peaked histogram; the low-pass residual stays as it is."""
     ranges, colours, size = drawing.ranges, channels.shape[1], channels.shape[3]
     high, levels, low_squared = _pyramid(size, str(channels.device))
-    base, extent = ranges["marginal_scale"].low, ranges["marginal_extent"].low
+    base, extent = constant(ranges, "marginal_scale"), constant(ranges, "marginal_extent")
     spectrum = torch.fft.rfft2(channels)
     result = spectrum * low_squared
 
@@ -264,7 +265,7 @@ def decorrelated(
     channels = white_noise(drawing.keys("noise"), 3 * size**2).view(-1, 3, size, size) / 2
     magnitude = _spectrum_magnitude(drawing) if spectrum else None
     # Imposed alone, the spectrum is exact at once.
-    for _ in range(int(drawing.ranges["iterations"].low) if marginals or colour else 1):
+    for _ in range(int(constant(drawing.ranges, "iterations")) if marginals or colour else 1):
         if magnitude is not None:
             channels = impose_magnitude(channels, magnitude)
         if marginals:
@@ -291,21 +292,25 @@ _SOURCE = (
 )
 _RANGES_OF_BASIS: dict[str, Range | Choice] = {
     "colours": Range(3, 22, "", "colours of the reference picture", integer=True, minimum=2, maximum=1000),
-    "smallest_area": Range(0.001, 0.001, "", "added to the uniform weight of every colour's area", minimum=1e-6),
-    "reference_side": Range(64, 64, "px", "side of the reference picture", integer=True, minimum=8, maximum=512),
+    "smallest_area": Constant(0.001, 0.001, "", "added to the uniform weight of every colour's area", minimum=1e-6),
+    "reference_side": Constant(64, 64, "px", "side of the reference picture", integer=True, minimum=8, maximum=512),
     "blur": Range(1 / 256, 10 / 256, "image sides", "width of the box that blurs the reference picture", maximum=1.0),
-    "colour_noise": Range(10 / 255, 10 / 255, "", "width of the uniform noise on the reference picture", maximum=1.0),
+    "colour_noise": Constant(
+        10 / 255, 10 / 255, "", "width of the uniform noise on the reference picture", maximum=1.0
+    ),
 }
 _RANGES_OF_SPECTRUM: dict[str, Range | Choice] = {
     "slope": Range(0.5, 3.5, "", "s: amplitudes fall as 1 / (|fx|^(s + d) + |fy|^(s - d))", maximum=10.0),
-    "slope_difference": Range(0.05, 0.05, "", "standard deviation of d, which is normal", maximum=1.0),
+    "slope_difference": Constant(0.05, 0.05, "", "standard deviation of d, which is normal", maximum=1.0),
 }
 _RANGES_OF_MARGINALS: dict[str, Range | Choice] = {
     "marginal_exponent": Range(0.4, 0.8, "", "r of a band's density exp(-|x / S|^r)", minimum=0.1, maximum=8.0),
-    "marginal_scale": Range(4.0, 4.0, "", "S of the finest bands; squared for every octave below", minimum=0.01),
-    "marginal_extent": Range(200.0, 200.0, "", "largest |x| of that density", minimum=1.0),
+    "marginal_scale": Constant(4.0, 4.0, "", "S of the finest bands; squared for every octave below", minimum=0.01),
+    "marginal_extent": Constant(200.0, 200.0, "", "largest |x| of that density", minimum=1.0),
 }
-_ITERATIONS = {"iterations": Range(3, 3, "", "passes over all that is imposed", integer=True, minimum=1, maximum=100)}
+_ITERATIONS = {
+    "iterations": Constant(3, 3, "", "passes over all that is imposed", integer=True, minimum=1, maximum=100)
+}
 RANGES_OF_COLOUR_AND_MARGINALS = {
     **_RANGES_OF_BASIS,
     **_RANGES_OF_SPECTRUM,

@@ -19,8 +19,8 @@ from torch import Tensor
 from torch.nn.functional import conv2d, interpolate, leaky_relu
 
 from audiopg.data_scripts.counter_random import normal, uniform
-from audiopg.data_scripts.patterns.catalogue import constant
-from audiopg.data_scripts.patterns.pattern_set import Drawing, PatternSet
+from audiopg.data_scripts.patterns.catalogue import Constant, constant
+from audiopg.data_scripts.patterns.pattern_set import Drawing, PatternSet, whole_convolutions
 from audiopg.data_scripts.synthesis import Range
 
 _CHANNELS = ("red", "green", "blue")
@@ -131,16 +131,25 @@ def kernel_bank(name: str) -> Tensor:
 
 
 class _Random:
-    """Numbers of one image or of one network, by name; on the device of the images, float32."""
+    """Numbers of one image or of one network, by name; on the device of the images.
 
-    def __init__(self, seed: int, number: int, device: torch.device) -> None:
-        self.seed, self.index = seed, torch.tensor([number], device=device)
+    Args:
+        seed: Of the stream.
+        number: Of the image or network.
+        device: Of the images.
+        prefix: Of all names, so that a network and the image of its number do not share theirs.
+    """
+
+    def __init__(self, seed: int, number: int, device: torch.device, prefix: str = "") -> None:
+        self.seed, self.index, self.prefix = seed, torch.tensor([number], device=device), prefix
 
     def normal(self, name: str, *size: int) -> Tensor:
-        return normal(self.seed, self.index, name, size)[0].to(torch.float32)
+        """In float32."""
+        return normal(self.seed, self.index, self.prefix + name, size)[0].to(torch.float32)
 
     def uniform(self, name: str, *size: int) -> Tensor:
-        return uniform(self.seed, self.index, name, size)[0].to(torch.float32)
+        """In float64, in which all lie below 1: in float32 some round to it."""
+        return uniform(self.seed, self.index, self.prefix + name, size)[0]
 
 
 Weights = Mapping[str, Tensor]
@@ -176,7 +185,7 @@ def _network(
 ) -> tuple[list[_Layer], Weights]:
     """The one network that was last asked for: 100 MB of weights, and seconds to draw them."""
     layers = _layers(*sizes)
-    return layers, _weights(recipe, layers, styles, fewest, _Random(seed, number, device))
+    return layers, _weights(recipe, layers, styles, fewest, _Random(seed, number, device, "network "))
 
 
 def pink_noise(white: Tensor, exponent: Tensor) -> Tensor:
@@ -203,7 +212,7 @@ def _noise(recipe: Recipe, name: str, side: int, exponent: Tensor, random: _Rand
     if recipe.noise == "pink":
         return noise
     centred = random.uniform(f"{name} patches", 4, 4) - 0.5
-    laplace = -centred.sign() * torch.log1p((-2 * centred.abs()).clamp(min=-1 + _EPSILON))
+    laplace = (-centred.sign() * torch.log1p((-2 * centred.abs()).clamp(min=-1 + _EPSILON))).to(torch.float32)
     noise = noise * interpolate(laplace[None, None], size=(side, side), mode="bicubic")[0, 0]
     return noise / noise.std().clamp(min=_EPSILON)
 
@@ -233,7 +242,7 @@ def _synthesized(recipe: Recipe, drawing: Drawing, layers: list[_Layer], weights
         return weights[f"{name} style"] @ leaky_relu(random.normal(f"{name} style", styles), 0.2) + 1
 
     def sampled(name: str, slot: str, *size: int) -> Tensor:
-        return drawing.ranges[name].sample(random.uniform(slot, *size))
+        return drawing.ranges[name].sample(random.uniform(slot, *size)).to(torch.float32)
 
     shared = None
     if recipe.noise == "shared":
@@ -273,7 +282,8 @@ def _stylegan(recipe: Recipe, drawing: Drawing) -> Tensor:
     for row in sorted(range(len(numbers)), key=numbers.__getitem__):
         layers, weights = _network(recipe, sizes, styles, fewest, drawing.seed, numbers[row], drawing.device)
         one = Drawing(drawing.seed, drawing.indices[row : row + 1], size, ranges)
-        image = _synthesized(recipe, one, layers, weights)
+        with whole_convolutions():
+            image = _synthesized(recipe, one, layers, weights)
         first = (image.shape[-1] - size) // 2
         image = image[:, first : first + size, first : first + size]
         images[row] = with_statistics(image, *_statistics(one))
@@ -302,16 +312,16 @@ _PHOTOGRAPHS = {
 
 def _set(name: str, description: str, recipe: Recipe, fewest_kernels: int, noise: float, bias: float) -> PatternSet:
     statistics = {
-        f"{quantity}_{channel}": Range(value, value, "", f"{channel}: {meaning}, over photographs", maximum=1.0)
+        f"{quantity}_{channel}": Constant(value, value, "", f"{channel}: {meaning}, over photographs", maximum=1.0)
         for quantity, (meaning, values) in _PHOTOGRAPHS.items()
         for channel, value in zip(_CHANNELS, values, strict=True)
     }
     ranges = {
-        "images_per_network": Range(400, 400, "", "neighbouring images of one network", integer=True, minimum=1),
-        "channel_budget": Range(32768, 32768, "", "channels times side in px", integer=True, minimum=1024),
-        "most_channels": Range(512, 512, "", "channels at most", integer=True, minimum=4),
-        "styles": Range(512, 512, "", "numbers that styles are made of", integer=True, minimum=1),
-        "fewest_kernels": Range(
+        "images_per_network": Constant(400, 400, "", "neighbouring images of one network", integer=True, minimum=1),
+        "channel_budget": Constant(32768, 32768, "", "channels times side in px", integer=True, minimum=1024),
+        "most_channels": Constant(512, 512, "", "channels at most", integer=True, minimum=4),
+        "styles": Constant(512, 512, "", "numbers that styles are made of", integer=True, minimum=1),
+        "fewest_kernels": Constant(
             fewest_kernels,
             fewest_kernels,
             "",

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from audiopg.data_scripts.counter_random import white_noise
+from audiopg.data_scripts.patterns.catalogue import Constant, constant
 from audiopg.data_scripts.patterns.pattern_set import Drawing, PatternSet
 from audiopg.data_scripts.synthesis import Choice, Range
 
@@ -41,8 +42,8 @@ class _Layer:
     def __init__(self, drawing: Drawing, images: Tensor, number: int):
         self._drawing, self._number = drawing.of(images), number
         steps = (torch.arange(drawing.size, device=drawing.device) + 0.5) / drawing.size
-        self.time = steps * drawing.ranges["duration"].low
-        highest = 2595 * math.log10(1 + drawing.ranges["highest"].low / _MEL_BREAK_HZ)
+        self.time = steps * constant(drawing.ranges, "duration")
+        highest = 2595 * math.log10(1 + constant(drawing.ranges, "highest") / _MEL_BREAK_HZ)
         self.hertz = mel_to_hz(steps.flip(0) * highest)[:, None]
         self.hertz_per_row = (self.hertz + _MEL_BREAK_HZ) * (math.log(10) / 2595 * highest / drawing.size)
         self.height = steps.flip(0)[:, None]
@@ -120,7 +121,7 @@ def _kinds_of_layers(drawing: Drawing) -> Tensor:
 
 def _spectrograms(drawing: Drawing) -> Tensor:
     size, ranges = drawing.size, drawing.ranges
-    floor = ranges["floor"].low
+    floor = constant(ranges, "floor")
     everything = torch.arange(len(drawing.indices), device=drawing.device)
     level = _Layer(drawing, everything, -1).speckle() + drawing.sample("noise").float()[:, None, None]
     kinds = _kinds_of_layers(drawing)
@@ -142,9 +143,9 @@ TIME_FREQUENCY = (
         {
             "kind": Choice(KINDS, "", "what the layers are: all of one kind, or each of any", names=KINDS),
             "layers": Range(1, 3, "", "layers of an image", integer=True, minimum=1, maximum=16),
-            "duration": Range(2.24, 2.24, "s", "time from the left edge to the right", minimum=0.01),
-            "highest": Range(8000.0, 8000.0, "Hz", "frequency of the upper edge", minimum=100.0),
-            "floor": Range(-80.0, -80.0, "dB", "level of black", minimum=-200.0, maximum=-1.0),
+            "duration": Constant(2.24, 2.24, "s", "time from the left edge to the right", minimum=0.01),
+            "highest": Constant(8000.0, 8000.0, "Hz", "frequency of the upper edge", minimum=100.0),
+            "floor": Constant(-80.0, -80.0, "dB", "level of black", minimum=-200.0, maximum=-1.0),
             "level": Range(-25.0, 0.0, "dB", "level of a layer", minimum=-200.0, maximum=0.0),
             "noise": Range(-75.0, -35.0, "dB", "mean level of the noise behind", minimum=-200.0, maximum=0.0),
             "start": Range(-1.0, 1.5, "s", "when a layer starts", minimum=-1000.0),

@@ -120,6 +120,15 @@ def test_isf_files_of_several_passes_are_refused():
         fragment_source('/*{"PASSES": [{"TARGET": "a"}, {}]}*/ void main() {}')
 
 
+def test_programs_that_want_a_picture_are_refused_whatever_their_kind():
+    body = "void main() { gl_FragColor = texture2D(u_tex0, gl_FragCoord.xy); }"
+    for declared in ("uniform sampler2D u_tex0;", "uniform\n lowp samplerCube u_tex0 ;"):
+        with pytest.raises(ValueError, match="it wants a picture, u_tex0"):
+            fragment_source(f"{declared}\n{body}")
+    for comment in ("// uniform sampler2D u_tex0;", "/* uniform\nsampler2D u_tex0; */"):
+        assert fragment_source(f"{comment}\n{PLAIN}")
+
+
 def test_moments_lie_within_ten_seconds_and_differ_between_programs():
     times = moments(0, 3, 1000)
     assert 0.1 <= min(times) < 0.3

@@ -7,6 +7,8 @@ from audiopg.data_scripts.patterns.dead_leaves import DEAD_LEAVES
 from audiopg.data_scripts.patterns.statistical import STATISTICAL
 from audiopg.data_scripts.patterns.time_frequency import TIME_FREQUENCY
 
+SLOW = ("stylegan", "feature_vis")
+"""Sets that cost seconds an image, by the beginning of their names."""
 DRAWN_AT_ONCE = [patterns.name for patterns in (*DEAD_LEAVES, *STATISTICAL, *CLOSED_FORM, *TIME_FREQUENCY)]
 
 
@@ -81,6 +83,10 @@ def test_overrides_change_the_images_and_are_recorded():
         ({"patterns": "perlin", "cell": 3}, "perlin has the ranges cells, octaves.*got cell"),
         ({"patterns": "perlin", "cells": (8, 2)}, r"perlin: cells: a range is \(low, high\).*swap"),
         ({"patterns": "zone_plates", "wave": ["square"]}, "plane wave.*got .'square'"),
+        ({"patterns": "wmm", "iterations": (1, 3)}, r"wmm: iterations: one number for all images, got \(1, 3\)"),
+        ({"patterns": "dead_leaves_mixed", "radius_exponent": (2, 3)}, "radius_exponent: one number for all images"),
+        ({"patterns": "spectrogram_like", "floor": (-90, -80)}, "floor: one number for all images"),
+        ({"patterns": "shaders", "class": (0, 1000)}, "shaders: class: values lie between 0 and 999"),
     ],
 )
 def test_what_cannot_be_is_refused_by_name(arguments, said):
@@ -108,10 +114,24 @@ def test_a_set_without_classes_says_so():
         PATTERNS["perlin"].classes(0, [0])
 
 
+def test_classes_are_counted_up_to_the_last_that_may_be_drawn():
+    few = get_patterns("shaders", **{"class": (0, 9)})
+    assert (few.num_classes, PATTERNS["shaders"].num_classes) == (10, 1000)
+    assert set(few.classes(seed=0, indices=range(200)).tolist()) == set(range(10))
+    assert get_patterns(few, **{"class": 4}).num_classes == 5
+    assert get_patterns("zone_plates", wave=["circular"]).num_classes == 4
+
+
+def test_lattices_finer_than_pixels_are_refused_before_they_fill_the_memory():
+    fine = get_patterns("fbm", cells=64, octaves=8, lacunarity=4)
+    with pytest.raises(ValueError, match=r"4 per pixel at most, 256 at a size of 64; got 1\.04858e\+06\. Lower one"):
+        fine.images(0, [0], 64)
+
+
 @pytest.mark.gpu
-@pytest.mark.parametrize("name", DRAWN_AT_ONCE)
+@pytest.mark.parametrize("name", [name for name in PATTERNS if not name.startswith(SLOW)])
 def test_a_gpu_makes_the_same_images_up_to_rounding(name):
     patterns = quick(name)
     on_cpu, on_gpu = (patterns.images(0, range(8), 96, device).cpu() for device in ("cpu", "cuda"))
-    # A pixel on the edge of a leaf or in the other of two bins may differ, others hardly.
+    # A pixel on the edge of a leaf or line, in the other of two bins, or that a point just meets may differ, few do.
     assert ((on_cpu - on_gpu).abs() > 2e-3).float().mean() < 2e-3

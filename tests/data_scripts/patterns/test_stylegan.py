@@ -4,7 +4,7 @@ import torch
 from scipy import stats
 from torch.nn.functional import conv2d, conv_transpose2d
 
-from audiopg.data_scripts.patterns import get_patterns
+from audiopg.data_scripts.patterns import get_patterns, stylegan
 from audiopg.data_scripts.patterns.stylegan import (
     STYLEGAN,
     doubled,
@@ -31,6 +31,32 @@ def test_an_image_is_the_same_in_any_batch_and_seed_and_index_change_it(name):
         assert torch.equal(SETS[name].images(1, indices[row : row + 1], size=32)[0], together[row])
     assert not torch.equal(SETS[name].images(2, [5], size=32)[0], together[0])
     assert len({image.numpy().tobytes() for image in together}) == 6
+
+
+def test_the_largest_number_below_one_still_chooses_a_kernel(monkeypatch):
+    largest = 1 - 2**-53
+
+    def uniform(seed, index, name, size=()):
+        return torch.full((1, *size), largest, dtype=torch.float64)
+
+    monkeypatch.setattr(stylegan, "uniform", uniform)
+    stylegan._network.cache_clear()
+    image = SETS["stylegan_sparse"].images(0, [0], size=32)
+    stylegan._network.cache_clear()
+    assert image.isfinite().all()
+
+
+def test_a_network_and_the_image_of_its_number_share_no_random_numbers(monkeypatch):
+    drawn, real = [], stylegan.normal
+
+    def normal(seed, index, name, size=()):
+        drawn.append((name, int(index)))
+        return real(seed, index, name, size)
+
+    monkeypatch.setattr(stylegan, "normal", normal)
+    stylegan._network.cache_clear()
+    SETS["stylegan_sparse"].images(0, [0], size=32)
+    assert len(drawn) == len(set(drawn)) > 20
 
 
 def test_sets_are_the_four_of_the_paper_at_their_size():
