@@ -286,6 +286,11 @@ def test_recipes_of_patterns_build(path):
     assert recipe.config.num_mel_patches == 14
 
 
+def test_the_recipe_of_a_hundred_fractals_has_a_hundred_classes():
+    model = PatternClasses.build_model(load_recipe(PretrainingRecipe, "patterns_classes"))
+    assert model.config.num_labels == model.classifier.out_features == 100
+
+
 @pytest.mark.parametrize(
     ("kind", "changes", "message"),
     [
