@@ -36,12 +36,12 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("input", type=Path, help=".pth or .safetensors file, or a folder with a ViTMAE")
     parser.add_argument("output", type=Path, help="folder to write")
     parser.add_argument("--num_attention_heads", type=int, help="encoder heads, if they are not 64 wide")
-    parser.add_argument("--decoder_num_attention_heads", type=int, default=16, help="decoder heads (default: 16)")
-    parser.add_argument("--num_mel_bins", type=int, default=128, help="mel bands it was trained on (default: 128)")
+    parser.add_argument("--decoder_num_attention_heads", type=int, help="decoder heads (default: 16)")
+    parser.add_argument("--num_mel_bins", type=int, help="mel bands it was trained on (default: 128)")
     parser.add_argument("--encoder_only", action="store_true", help="leave out the decoder, of whatever kind it is")
     parser.add_argument("--to_audio", action="store_true", help="bring a model of images over to audio")
     parser.add_argument("--license", dest="license_name", help="of the weights, for the card (default: not known)")
-    options = vars(parser.parse_args(arguments))
+    options = {name: value for name, value in vars(parser.parse_args(arguments)).items() if value is not None}
     try:
         options["over_to_audio"] = options.pop("to_audio")
         model = convert(options.pop("input"), folder := options.pop("output"), **options)

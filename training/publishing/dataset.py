@@ -1,17 +1,21 @@
 """Clips or images as a data set for the Hub: Parquet shards, a card, a picture. Killed, it goes on where it was."""
 
+import itertools
 import json
 import multiprocessing
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import torch
 from huggingface_hub import DatasetCard
+from PIL import Image
 from tqdm import tqdm
 
 from audiopg.data_scripts import audiopg_voices, voices
@@ -21,7 +25,7 @@ from audiopg.data_scripts.audiopg_voices import AudioPGVoicesConfig
 from audiopg.data_scripts.clip_rows import Column, columns
 from audiopg.data_scripts.patterns import PATTERNS_VERSION
 from audiopg.data_scripts.patterns.measures import to_bytes
-from audiopg.data_scripts.patterns.sheet import batches_of, draw_sheet, measure
+from audiopg.data_scripts.patterns.sheet import draw_sheet, measure
 from audiopg.data_scripts.synthesis import SYNTHESIZER_VERSION, draw
 from audiopg.data_scripts.voices import VOICES_VERSION
 from audiopg.training.objectives.pictures import draw_clips, draw_sounds
@@ -34,6 +38,7 @@ ROWS_PER_GROUP = 128
 """What a reader of Parquet fetches at once, some 25 MB."""
 
 _SHOWN_CLIPS = 8
+_SHOWN_IMAGES = 8
 _MEASURED_IMAGES = 64
 
 Config = AudioPGSyntheticConfig | AudioPGVoicesConfig | AudioPGPatternsConfig
@@ -87,7 +92,7 @@ def claim_folder(folder: Path, recipe: dict[str, Any]) -> None:
     if not path.exists():
         if list((folder / "data").glob("*.parquet")):
             raise ValueError(f"{folder} holds shards without a recipe.json; choose an empty folder.")
-        refuse_foreign(folder, {"data"}, "a data set of synthesized clips")
+        refuse_foreign(folder, {"data"}, f"a data set of synthesized {_examples(recipe)}")
         folder.mkdir(parents=True, exist_ok=True)
         write_atomically(path, json.dumps(recipe, indent=2))
         return
@@ -101,7 +106,14 @@ def claim_folder(folder: Path, recipe: dict[str, Any]) -> None:
     ]
     if changed:
         listed = "\n  ".join(changed)
-        raise ValueError(f"{folder} holds clips of another recipe; choose another folder, or delete it.\n  {listed}")
+        raise ValueError(
+            f"{folder} holds {_examples(theirs)} of another recipe; choose another folder, or delete it.\n  {listed}"
+        )
+
+
+def _examples(recipe: Mapping[str, Any]) -> str:
+    """What the rows of a recipe are called."""
+    return "images" if "patterns" in recipe else "clips"
 
 
 def shard_path(folder: Path, number: int, num_shards: int) -> Path:
@@ -272,13 +284,22 @@ def _build(config: Config, folder: Path, num_proc: int) -> list[Path]:
 
 
 def _describe_images(config: AudioPGPatternsConfig, folder: Path, shards: list[Path]) -> DatasetCard:
-    """Draw the first images, and write the card."""
+    """Show and measure the first images, read back since some sets take minutes for them; and write the card."""
     patterns = config.validated_patterns()
-    first, *others = batches_of(patterns, min(_MEASURED_IMAGES, config.num_images), config.size, config.seed)
-    measured = measure([first, *others])
+    images = _first_images(shards, _MEASURED_IMAGES)
+    measured = measure(images.split(_SHOWN_IMAGES))
     with writing(folder / "images.png"):
-        draw_sheet({config.name: to_bytes(first)}, {config.name: measured}, folder / "images.png")
+        shown = to_bytes(images[:_SHOWN_IMAGES])
+        draw_sheet({config.name: shown}, {config.name: measured}, folder / "images.png")
     return image_dataset_card(recipe_of(config), patterns, measured=measured, shards=shards)
+
+
+def _first_images(shards: Iterable[Path], most: int) -> torch.Tensor:
+    """The first images of written shards, in [0, 1], shape `(most or fewer, 3, size, size)`."""
+    batches = (batch for shard in shards for batch in pq.ParquetFile(shard).iter_batches(most, columns=["image"]))
+    rows = itertools.islice((row for batch in batches for row in batch.to_pylist()), most)
+    pixels = np.stack([np.asarray(Image.open(BytesIO(row["image"]["bytes"]))) for row in rows])
+    return torch.from_numpy(pixels).permute(0, 3, 1, 2) / 255
 
 
 def _describe_sounds(config: AudioPGVoicesConfig, folder: Path, shards: list[Path]) -> DatasetCard:

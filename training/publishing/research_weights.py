@@ -79,6 +79,9 @@ CLASSIFIER = ("head.", "fc_norm.", "classifier.")
 
 POSITIONS = ("pos_embed", "decoder_pos_embed")
 
+SIZES = ("num_attention_heads", "decoder_num_attention_heads", "num_mel_bins")
+"""Options of `convert_state_dict` that no shape of a research checkpoint tells."""
+
 # Names of ViTMAE's weights, as files and memory of different versions have them, to those of MAE; applied in order.
 VITMAE_RENAMES = (
     (r"^(vit\.)?(encoder\.layer|layers)\.", "blocks."),
@@ -351,20 +354,25 @@ def convert(
         license_name: Of the weights, as the Hub spells it; None is "not known".
         over_to_audio: Bring a model of images over to audio: a ViTMAE, a run of images, or a folder with a model of
             ours with several channels.
-        options: As for `convert_state_dict`.
+        options: As for `convert_state_dict`; sizes are not of runs and models of ours, which tell them.
 
     Returns:
         The model: `AudioPGForPreTraining`, or `AudioPGModel` if there is no decoder.
 
     Raises:
         ValueError: as `read_checkpoint`, `read_vitmae` and `convert_state_dict`; or if a weight of our model is
-            missing, or has another shape; or if what should be brought over to audio is of audio already.
+            missing, or has another shape; or if what should be brought over to audio is of audio already; or if sizes
+            are given that the source tells.
     """
     if over_to_audio and not source.is_dir():
         raise ValueError(f"A model of images is in a folder, got the file {source}: convert it without --to_audio.")
-    if over_to_audio and (source / "recipe.yaml").is_file():
+    is_run = over_to_audio and (source / "recipe.yaml").is_file()
+    is_ours = over_to_audio and not is_run and _is_ours(source)
+    if (is_run or is_ours) and (sizes := {name: options[name] for name in SIZES if options.get(name) is not None}):
+        raise ValueError(f"{source} says its own sizes, got {sizes} beside it: leave these options out.")
+    if is_run:
         return _convert_run(TrainedRun.open(source), folder, license_name, options)
-    if over_to_audio and _is_ours(source):
+    if is_ours:
         model, extractor = _bring_over(source, options)
         card = converted_card(folder.name, model, extractor, source.name, license_name)
         write_hub_folder(model, extractor, folder, card)
@@ -418,7 +426,13 @@ def _bring_over(source: Path, options: Mapping[str, Any]) -> tuple[Any, AudioPGF
     with reading(source):
         loaded: Any = AudioPGForPreTraining.from_pretrained(source, output_loading_info=True)
     images, report = loaded
-    has_decoder = not report["missing_keys"] and not options.get("encoder_only")
+    missing = set(report["missing_keys"])
+    if missing and missing != {name for name in images.state_dict() if name.startswith("decoder.")}:
+        raise ValueError(
+            f"{source} must hold a whole encoder, with a whole decoder or none, and lacks {sorted(missing)}: save or "
+            "download it again."
+        )
+    has_decoder = not missing and not options.get("encoder_only")
     model = to_audio(images if has_decoder else images.audiopg)
     norms = kernel_norms(images.audiopg.embeddings.patch_embeddings.weight, images.config.num_channels)
     seen = {"images": source.name, "saw_real_data": None, "kernel_norms": norms}

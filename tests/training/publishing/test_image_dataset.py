@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 from huggingface_hub import DatasetCard
 
-from audiopg.data_scripts.patterns import PATTERNS
+from audiopg.data_scripts.patterns import PATTERNS, get_patterns
+from audiopg.data_scripts.patterns.measures import total_variation
 from audiopg.training.build_dataset import main
 
 OPTIONS = ["--patterns", "zone_plates", "--num_images", "10", "--images_per_shard", "4", "--size", "32"]
@@ -45,6 +46,21 @@ def test_the_card_says_what_it_holds_and_how_to_make_it_again(built):
     assert "| total variation |" in text
     assert (built / "images.png").stat().st_size > 1000
     assert json.loads((built / "recipe.json").read_text())["ranges"] == {"contrast": [0.5, 1.0]}
+
+
+def test_what_the_card_measures_is_of_the_first_images_over_all_shards(built):
+    patterns = get_patterns("zone_plates", contrast=(0.5, 1.0))
+    expected = total_variation(patterns.images(0, range(10), 32)).double()
+    mean, deviation = f"{expected.mean():.4g}", f"{expected.std(correction=0):.4g}"
+    row = next(line for line in (built / "README.md").read_text().splitlines() if line.startswith("| total variation"))
+    found = [float(cell) for cell in row.split("|")[2:4]]
+    assert found == pytest.approx([float(mean), float(deviation)], abs=2e-3)
+
+
+def test_a_folder_of_other_images_is_refused_as_images(built, capsys):
+    with pytest.raises(SystemExit):
+        main([str(built), *OPTIONS])
+    assert "holds images of another recipe" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

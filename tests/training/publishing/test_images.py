@@ -118,6 +118,27 @@ def test_a_saved_model_of_images_comes_to_audio_with_its_decoder_or_without(imag
     assert "mel lies on the vertical axis, lowest at the bottom" in card
 
 
+def test_a_damaged_model_of_images_is_refused_instead_of_filled_up_at_random(image_run, tmp_path, capsys):
+    saved, whole = tmp_path / "saved", TrainedRun.open(image_run).initial_model()
+    for lost in ("audiopg.layers.0.mlp.fc1.weight", "decoder.mask_token"):
+        weights = {name: value for name, value in whole.state_dict().items() if name != lost}
+        whole.save_pretrained(saved, state_dict=weights)
+        with pytest.raises(SystemExit):
+            convert([str(saved), str(tmp_path / "out"), "--to_audio"])
+        assert f"a whole decoder or none, and lacks ['{lost}']" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("option", ["--num_mel_bins", "--num_attention_heads", "--decoder_num_attention_heads"])
+def test_sizes_that_the_source_tells_are_refused_instead_of_ignored(image_run, tmp_path, capsys, option):
+    TrainedRun.open(image_run).initial_model().save_pretrained(tmp_path / "saved")
+    capsys.readouterr()
+    for source in (image_run, tmp_path / "saved"):
+        with pytest.raises(SystemExit):
+            convert([str(source), str(tmp_path / "out"), "--to_audio", option, "4"])
+        assert f"says its own sizes, got {{'{option[2:]}': 4}} beside it" in capsys.readouterr().err
+
+
 def test_what_is_of_audio_already_is_refused(toy_run, exported, tmp_path, capsys):
     for source, message in (
         (toy_run, "is a run of audio; training/export.py releases it"),
