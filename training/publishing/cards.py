@@ -290,29 +290,19 @@ def dataset_card(
     Returns:
         The card, with its metadata.
     """
-    num_clips = recipe["num_clips"]
-    card_data = DatasetCardData(
-        license="apache-2.0",
+    options = {name: recipe[name] for name in ("preset", "num_clips", "seed", "clips_per_shard")}
+    options |= {f"synthesis.{name}": json.dumps(value) for name, value in recipe["synthesis"].items()}
+    values = {"recipe": recipe, "preset": preset, "columns": columns, "statistics": statistics}
+    return _dataset_card(
+        "synthetic_dataset",
+        {**values, "hours": recipe["num_clips"] * preset.duration / 3600},
+        options,
+        shards,
+        num_rows=recipe["num_clips"],
         pretty_name=f"AudioPG synthetic, preset {recipe['preset']}",
         task_categories=["audio-classification"],
         tags=["audio", "audiopg", "synthetic", "procedural-generation"],
-        size_categories=[next((name for end, name in _SIZES if num_clips < end), _LARGEST_SIZE)],
-        configs=[{"config_name": "default", "data_files": [{"split": "train", "path": "data/train-*.parquet"}]}],
     )
-    options = {name: recipe[name] for name in ("preset", "num_clips", "seed", "clips_per_shard")}
-    options |= {f"synthesis.{name}": json.dumps(value) for name, value in recipe["synthesis"].items()}
-    values = {
-        "recipe": recipe,
-        "preset": preset,
-        "options": " ".join(f"--{name} {shlex.quote(str(value))}" for name, value in options.items()),
-        "columns": columns,
-        "statistics": statistics,
-        "hours": num_clips * preset.duration / 3600,
-        "gigabytes": sum(shard.stat().st_size for shard in shards) / 1e9,
-        "num_shards": len(shards),
-        "made_on": environment(),
-    }
-    return DatasetCard(_text("synthetic_dataset", card_data, values))
 
 
 def voice_dataset_card(
@@ -330,29 +320,19 @@ def voice_dataset_card(
     Returns:
         The card, with its metadata.
     """
-    num_clips = recipe["num_clips"]
-    card_data = DatasetCardData(
-        license="apache-2.0",
+    options = {name: recipe[name] for name in ("voice", "num_clips", "seed", "clips_per_shard")}
+    options |= {f"options.{name}": json.dumps(value) for name, value in recipe["options"].items()}
+    values = {"recipe": recipe, "voice": voice, "columns": columns, "statistics": statistics}
+    return _dataset_card(
+        "synthetic_voices",
+        {**values, "hours": recipe["num_clips"] * voice.duration / 3600},
+        options,
+        shards,
+        num_rows=recipe["num_clips"],
         pretty_name=f"AudioPG voices, {recipe['voice']}",
         task_categories=["audio-classification"],
         tags=["audio", "audiopg", "synthetic", "procedural-generation", "synthesizer"],
-        size_categories=[next((name for end, name in _SIZES if num_clips < end), _LARGEST_SIZE)],
-        configs=[{"config_name": "default", "data_files": [{"split": "train", "path": "data/train-*.parquet"}]}],
     )
-    options = {name: recipe[name] for name in ("voice", "num_clips", "seed", "clips_per_shard")}
-    options |= {f"options.{name}": json.dumps(value) for name, value in recipe["options"].items()}
-    values = {
-        "recipe": recipe,
-        "voice": voice,
-        "options": " ".join(f"--{name} {shlex.quote(str(value))}" for name, value in options.items()),
-        "columns": columns,
-        "statistics": statistics,
-        "hours": num_clips * voice.duration / 3600,
-        "gigabytes": sum(shard.stat().st_size for shard in shards) / 1e9,
-        "num_shards": len(shards),
-        "made_on": environment(),
-    }
-    return DatasetCard(_text("synthetic_voices", card_data, values))
 
 
 def image_dataset_card(
@@ -369,24 +349,41 @@ def image_dataset_card(
     Returns:
         The card, with its metadata.
     """
-    num_images = recipe["num_images"]
-    card_data = DatasetCardData(
-        license="apache-2.0",
+    options = {name: recipe[name] for name in ("patterns", "num_images", "size", "seed", "images_per_shard")}
+    options |= {f"ranges.{name}": json.dumps(value) for name, value in recipe["ranges"].items()}
+    return _dataset_card(
+        "synthetic_images",
+        {"recipe": recipe, "patterns": patterns, "measured": measured},
+        options,
+        shards,
+        num_rows=recipe["num_images"],
         pretty_name=f"AudioPG patterns, {recipe['patterns']}",
         task_categories=["image-classification"] if patterns.num_classes else ["image-feature-extraction"],
         tags=["image", "audiopg", "synthetic", "procedural-generation"],
-        size_categories=[next((name for end, name in _SIZES if num_images < end), _LARGEST_SIZE)],
+    )
+
+
+def _dataset_card(
+    template: str,
+    values: Mapping[str, Any],
+    options: Mapping[str, Any],
+    shards: list[Path],
+    *,
+    num_rows: int,
+    **metadata: Any,
+) -> DatasetCard:
+    """The card of any data set that was written as shards, with the command that makes it again."""
+    card_data = DatasetCardData(
+        license="apache-2.0",
+        **metadata,
+        size_categories=[next((name for end, name in _SIZES if num_rows < end), _LARGEST_SIZE)],
         configs=[{"config_name": "default", "data_files": [{"split": "train", "path": "data/train-*.parquet"}]}],
     )
-    options = {name: recipe[name] for name in ("patterns", "num_images", "size", "seed", "images_per_shard")}
-    options |= {f"ranges.{name}": json.dumps(value) for name, value in recipe["ranges"].items()}
-    values = {
-        "recipe": recipe,
-        "patterns": patterns,
+    told = {
+        **values,
         "options": " ".join(f"--{name} {shlex.quote(str(value))}" for name, value in options.items()),
-        "measured": measured,
         "gigabytes": sum(shard.stat().st_size for shard in shards) / 1e9,
         "num_shards": len(shards),
         "made_on": environment(),
     }
-    return DatasetCard(_text("synthetic_images", card_data, values))
+    return DatasetCard(_text(template, card_data, told))
