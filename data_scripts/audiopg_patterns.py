@@ -10,10 +10,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import datasets
-import pyarrow as pa
-from datasets.builder import Key
 
-from audiopg.data_scripts.audiopg_synthetic import one_thread, shards_of, validate_stream
+from audiopg.data_scripts.audiopg_synthetic import AddressableRows, one_thread, shards_of, validate_stream
 from audiopg.data_scripts.patterns import PATTERNS, PATTERNS_VERSION, SIZE, PatternSet, get_patterns
 from audiopg.data_scripts.patterns.measures import png, to_bytes
 
@@ -120,7 +118,7 @@ class AudioPGPatternsConfig(datasets.BuilderConfig):
         return rows(self.validated_patterns(), self.seed, first, end, self.size)
 
 
-class AudioPGPatterns(datasets.ArrowBasedBuilder):
+class AudioPGPatterns(AddressableRows):
     """Images of one set as a data set with one split, `train`.
 
     Args:
@@ -158,15 +156,3 @@ class AudioPGPatterns(datasets.ArrowBasedBuilder):
             license="apache-2.0",
             version=self.config.version,
         )
-
-    def _split_generators(self, dl_manager: Any) -> list[datasets.SplitGenerator]:
-        shards = {"shards": self.config.shards()}
-        return [datasets.SplitGenerator(name=datasets.Split.TRAIN, gen_kwargs=shards)]
-
-    def _generate_tables(self, shards: list[tuple[int, int]]) -> Iterator[tuple[Key, pa.Table]]:
-        config, patterns = self.config, self.config.validated_patterns()
-        schema = features(patterns).arrow_schema
-        for shard, (first, end) in enumerate(shards):
-            for number, start in enumerate(range(first, end, BATCH)):
-                batch = rows(patterns, config.seed, start, min(start + BATCH, end), config.size)
-                yield Key(shard, number), pa.Table.from_pylist(list(batch), schema)

@@ -264,7 +264,26 @@ class AudioPGSyntheticConfig(datasets.BuilderConfig):
         return rows(self.validated_preset(), self.seed, first, end)
 
 
-class AudioPGSynthetic(datasets.ArrowBasedBuilder):
+class AddressableRows(datasets.ArrowBasedBuilder):
+    """A builder with one split, `train`, whose configuration says what rows there are.
+
+    It has `shards()`, first index and index after the last of each; `features()`; and `rows(first, end)`.
+    """
+
+    def _split_generators(self, dl_manager: Any) -> list[datasets.SplitGenerator]:
+        shards = {"shards": self.config.shards()}
+        return [datasets.SplitGenerator(name=datasets.Split.TRAIN, gen_kwargs=shards)]
+
+    def _generate_tables(self, shards: list[tuple[int, int]]) -> Iterator[tuple[Key, pa.Table]]:
+        # Tables have types even where a column is null in all rows: of rows, whoever streams them would have to guess.
+        config, schema = self.config, self.config.features().arrow_schema
+        for shard, (first, end) in enumerate(shards):
+            for number, start in enumerate(range(first - first % BATCH, end, BATCH)):
+                batch = config.rows(max(first, start), min(end, start + BATCH))
+                yield Key(shard, number), pa.Table.from_pylist(list(batch), schema)
+
+
+class AudioPGSynthetic(AddressableRows):
     """Synthesized clips of one preset as a data set with one split, `train`.
 
     Args:
@@ -314,17 +333,3 @@ class AudioPGSynthetic(datasets.ArrowBasedBuilder):
             citation="arXiv:2606.14791",
             version=self.config.version,
         )
-
-    def _split_generators(self, dl_manager: Any) -> list[datasets.SplitGenerator]:
-        shards = {"shards": self.config.shards()}
-        return [datasets.SplitGenerator(name=datasets.Split.TRAIN, gen_kwargs=shards)]
-
-    def _generate_tables(self, shards: list[tuple[int, int]]) -> Iterator[tuple[Key, pa.Table]]:
-        # Tables have types even where a column is null in all rows: of rows, whoever streams them would have to guess.
-        preset = self.config.validated_preset()
-        schema = features(preset).arrow_schema
-        for shard, (first, end) in enumerate(shards):
-            starts = range(first - first % BATCH, end, BATCH)
-            for number, start in enumerate(starts):
-                batch = rows(preset, self.config.seed, max(first, start), min(end, start + BATCH))
-                yield Key(shard, number), pa.Table.from_pylist(list(batch), schema)

@@ -10,12 +10,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import datasets
-import pyarrow as pa
 import torch
-from datasets.builder import Key
 
 from audiopg.data_scripts.audiopg_synthetic import (
     BATCH,
+    AddressableRows,
     EncodedAudio,
     encode,
     one_thread,
@@ -170,7 +169,7 @@ class AudioPGVoicesConfig(datasets.BuilderConfig):
         return rows(self.validated_voice(), self.seed, first, end)
 
 
-class AudioPGVoices(datasets.ArrowBasedBuilder):
+class AudioPGVoices(AddressableRows):
     """Sounds of one voice as a data set with one split, `train`.
 
     Args:
@@ -211,14 +210,3 @@ class AudioPGVoices(datasets.ArrowBasedBuilder):
             license="apache-2.0",
             version=self.config.version,
         )
-
-    def _split_generators(self, dl_manager: Any) -> list[datasets.SplitGenerator]:
-        shards = {"shards": self.config.shards()}
-        return [datasets.SplitGenerator(name=datasets.Split.TRAIN, gen_kwargs=shards)]
-
-    def _generate_tables(self, shards: list[tuple[int, int]]) -> Iterator[tuple[Key, pa.Table]]:
-        config, schema = self.config, self.config.features().arrow_schema
-        for shard, (first, end) in enumerate(shards):
-            for number, start in enumerate(range(first - first % BATCH, end, BATCH)):
-                batch = config.rows(max(first, start), min(end, start + BATCH))
-                yield Key(shard, number), pa.Table.from_pylist(list(batch), schema)

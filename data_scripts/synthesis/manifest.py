@@ -11,6 +11,7 @@ import hashlib
 import json
 import math
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -86,16 +87,30 @@ def build_manifest() -> dict[str, Any]:
     }
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Command line."""
+def write_manifest(
+    build: Callable[[], dict[str, Any]], what: str, usage: str | None, arguments: list[str] | None
+) -> None:
+    """The command line of a manifest: a path to write it to.
+
+    Args:
+        build: Makes it.
+        what: Whose, with its version, for the person at the terminal.
+        usage: Of the command.
+        arguments: Those after the program's name.
+    """
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+        description=usage, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     parser.add_argument("path", type=Path, help="JSON file to write")
     path = parser.parse_args(arguments).path
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(build_manifest(), indent=1) + "\n", encoding="utf-8")
-    sys.stderr.write(f"{path}: synthesizer {SYNTHESIZER_VERSION}\n")
+    path.write_text(json.dumps(build(), indent=1) + "\n", encoding="utf-8")
+    sys.stderr.write(f"{path}: {what}\n")
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Command line."""
+    write_manifest(build_manifest, f"synthesizer {SYNTHESIZER_VERSION}", __doc__, arguments)
 
 
 if __name__ == "__main__":

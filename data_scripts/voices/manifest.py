@@ -5,16 +5,12 @@
 As `synthesis.manifest`, which does so for clips.
 """
 
-import argparse
 import hashlib
-import json
-import sys
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from audiopg.data_scripts.synthesis.manifest import INDICES, SEED, sound_statistics
+from audiopg.data_scripts.synthesis.manifest import INDICES, SEED, sound_statistics, write_manifest
 from audiopg.data_scripts.voices.parameters import draw, noise_of
 from audiopg.data_scripts.voices.synthesizer import render
 from audiopg.data_scripts.voices.voice import ARCHITECTURES, VOICE_PRESETS, VOICES_VERSION, Voice, get_voice
@@ -51,14 +47,7 @@ def build_manifest() -> dict[str, Any]:
 
 def main(arguments: list[str] | None = None) -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
-    parser.add_argument("path", type=Path, help="JSON file to write")
-    path = parser.parse_args(arguments).path
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(build_manifest(), indent=1) + "\n", encoding="utf-8")
-    sys.stderr.write(f"{path}: voices {VOICES_VERSION}\n")
+    write_manifest(build_manifest, f"voices {VOICES_VERSION}", __doc__, arguments)
 
 
 if __name__ == "__main__":

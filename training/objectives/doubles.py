@@ -28,7 +28,7 @@ from audiopg.modeling.modeling_doppelganger import DoppelgangerModel
 from audiopg.training.engine.objective import LOSS
 from audiopg.training.engine.throughput import phase
 from audiopg.training.objectives.contrastive import doubles_losses, synchronise_batch_norm
-from audiopg.training.objectives.factor_heads import FactorReadout, factor_targets, heads_of, time_rows
+from audiopg.training.objectives.factor_heads import FactorReadout, factor_targets, heads_of
 from audiopg.training.objectives.masked_audio import (
     MaskedAudio,
     flop_per_clip,
@@ -153,7 +153,7 @@ class Doubles(MaskedAudio):
         indices, doubles = torch.arange(examples.start, examples.stop), self.recipe.doubles
         parameters = self.source.draw(indices)
         changes = draw_augmentations(self.recipe.seed, indices, _VIEWS) if doubles.augmented else {}
-        targets = factor_targets(parameters, *time_rows(self.recipe)) if doubles.factors_weight else {}
+        targets = factor_targets(parameters, *self.time_rows) if doubles.factors_weight else {}
         return parameters, changes, targets
 
     def batch(self, examples: range, drawn: Any, device: torch.device) -> dict[str, Tensor]:
@@ -164,7 +164,7 @@ class Doubles(MaskedAudio):
         if changes:
             with phase("augmentation"):
                 moved = {name: value.to(device, non_blocking=True) for name, value in changes.items()}
-                waveforms = augment(waveforms, moved, sampling_rate=int(self.recipe.heard.sampling_rate))
+                waveforms = augment(waveforms, moved, sampling_rate=self.feature_extractor.sampling_rate)
         told = {name: value.to(device, non_blocking=True) for name, value in targets.items()}
         return {**self.inputs(examples, waveforms), **told}
 
@@ -246,7 +246,7 @@ class ResNetDoubles(Doubles):
         """`input_values` of doubles: the first window of each, shape `(2 * batch, frames, mel bins)`."""
         with phase("log-mel"):
             values = self.feature_extractor.extract(waveforms)
-        return {"input_values": values[:, : self.recipe.config.window_frames]}
+        return {"input_values": values[:, : self.feature_extractor.window_frames]}
 
     def loss(self, model: nn.Module, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Those of `ResNetDoublesModel`."""

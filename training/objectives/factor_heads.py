@@ -22,7 +22,6 @@ from audiopg.data_scripts.synthesis import Parameters, Preset
 from audiopg.data_scripts.synthesis.parameters import MODES
 from audiopg.modeling.configuration_audiopg import AudioPGConfig
 from audiopg.modeling.modeling_audiopg import AudioPGForPreTraining
-from audiopg.modeling.spectrogram_audiopg import HOP_LENGTH_SECONDS
 from audiopg.training.engine.objective import LOSS
 from audiopg.training.objectives.masked_audio import (
     MaskedAudio,
@@ -133,12 +132,6 @@ def time_targets(parameters: Parameters, rows: int, patch_seconds: float) -> Ten
     sounds = (onset < start + patch_seconds) & (onset + length > start) & exists
     begins = (onset >= start) & (onset < start + patch_seconds) & exists
     return torch.stack([sounds.any(dim=1), begins.any(dim=1)], dim=-1).float()
-
-
-def time_rows(recipe: PretrainingRecipe) -> tuple[int, float]:
-    """How many rows of patches a clip of the recipe has along time, and how long each lasts in s."""
-    rows = num_patches_of(recipe) // recipe.config.num_mel_patches
-    return rows, recipe.config.patch_size * HOP_LENGTH_SECONDS
 
 
 def factor_targets(parameters: Parameters, rows: int, patch_seconds: float) -> dict[str, Tensor]:
@@ -282,7 +275,7 @@ class FactorHeads(MaskedAudio):
     def draw(self, examples: range) -> tuple[Parameters, dict[str, Tensor]]:
         """Parameters of the clips, and what is to be told of them."""
         parameters: Parameters = super().draw(examples)
-        return parameters, factor_targets(parameters, *time_rows(self.recipe))
+        return parameters, factor_targets(parameters, *self.time_rows)
 
     def batch(self, examples: range, drawn: Any, device: torch.device) -> dict[str, Tensor]:
         """As of `MaskedAudio`, and the targets by name."""

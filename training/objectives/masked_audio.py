@@ -1,6 +1,7 @@
 """The family of the paper: a masked autoencoder of log-mel spectrograms, of synthesized clips or recordings."""
 
 from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -13,7 +14,7 @@ from audiopg.modeling.feature_extraction_audiopg import AudioPGFeatureExtractor
 from audiopg.modeling.losses_audiopg import reconstruction_loss
 from audiopg.modeling.modeling_audiopg import AudioPGForPreTraining
 from audiopg.modeling.patches_audiopg import num_visible_patches, patchify
-from audiopg.modeling.spectrogram_audiopg import num_frames
+from audiopg.modeling.spectrogram_audiopg import HOP_LENGTH_SECONDS, num_frames
 from audiopg.training.engine.objective import LOSS
 from audiopg.training.engine.optimisation import build_optimizer, learning_rate_at
 from audiopg.training.engine.throughput import block_flop, phase
@@ -83,6 +84,15 @@ class MaskedAudio:
     def released(cls, recipe: PretrainingRecipe, weights: Mapping[str, Tensor]) -> Any:
         """The model that others are given, out of the weights of a checkpoint."""
         return released_model(recipe, weights, redraws=True)
+
+    @cached_property
+    def time_rows(self) -> tuple[int, float]:
+        """How many rows of patches a clip has along time, and how long each lasts in s.
+
+        Worked out once: a recipe builds its configuration whenever it is asked, and this is asked of every batch.
+        """
+        config = self.recipe.config
+        return num_patches_of(self.recipe) // config.num_mel_patches, config.patch_size * HOP_LENGTH_SECONDS
 
     def draw(self, examples: range) -> Any:
         """Parameters of synthesized clips, or recorded samples."""

@@ -152,7 +152,7 @@ class MaskedImages(MaskedAudio):
     """
 
     def __init__(self, recipe: PretrainingRecipe, measured: Mapping[str, Any]) -> None:
-        self.recipe, self.statistics = recipe, measured
+        self.recipe, self.statistics, self.config = recipe, measured, recipe.config
         self.patterns = _patterns(recipe)
         self.pattern_set, folder = _images_of(self.patterns, recipe.seed)
         began_with = measured["images"].get("folder_digest")
@@ -208,7 +208,7 @@ class MaskedImages(MaskedAudio):
         """`input_values`, shape `(batch, 3, columns, rows)`, and `noise`, shape `(batch, patches)`."""
         values = self.pixels(drawn, device)
         indices = torch.arange(examples.start, examples.stop, device=values.device)
-        num_patches = values[0].numel() // self.recipe.config.patch_values
+        num_patches = values[0].numel() // self.config.patch_values
         return {"input_values": values, "noise": masking_noise(self.recipe.seed, indices, num_patches, values.device)}
 
     def pixels(self, drawn: tuple[Tensor, Tensor], device: torch.device) -> Tensor:
@@ -225,7 +225,7 @@ class MaskedImages(MaskedAudio):
     def facts(self) -> dict[str, Any]:
         """As of `MaskedAudio`, and the `kernel_norms` of the patch projection."""
         projection = self.model.get_parameter(f"audiopg.{PATCH_PROJECTION}")
-        return {**super().facts(), "kernel_norms": kernel_norms(projection, self.recipe.config.num_channels)}
+        return {**super().facts(), "kernel_norms": kernel_norms(projection, self.config.num_channels)}
 
 
 class PatternClassesModel(AudioPGForAudioClassification):
