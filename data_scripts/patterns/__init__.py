@@ -17,7 +17,7 @@ from audiopg.data_scripts.patterns.stylegan import STYLEGAN
 from audiopg.data_scripts.patterns.time_frequency import TIME_FREQUENCY
 from audiopg.data_scripts.synthesis import with_overrides
 
-__all__ = ["PATTERNS", "PATTERNS_VERSION", "SIZE", "Drawing", "PatternSet", "get_patterns"]
+__all__ = ["OF_THE_PAPER", "PATTERNS", "PATTERNS_VERSION", "SIZE", "Drawing", "PatternSet", "get_patterns"]
 
 PATTERNS: Mapping[str, PatternSet] = MappingProxyType(
     {
@@ -37,6 +37,13 @@ PATTERNS: Mapping[str, PatternSet] = MappingProxyType(
     }
 )
 """All sets by name."""
+
+OF_THE_PAPER = (
+    "fractaldb",
+    "visualatom",
+    *(one.name for one in (SHADERS, *DEAD_LEAVES, *STATISTICAL, *STYLEGAN, *FEATURE_VIS)),
+)
+"""The 17 of "Pre-training with Synthetic Patterns for Audio": the first three for certain, the rest most probably."""
 
 
 def get_patterns(patterns: str | PatternSet, **overrides: Any) -> PatternSet:

@@ -23,10 +23,11 @@ from transformers.utils import logging as logging_of_transformers
 from audiopg.data_scripts.figures import save_both
 from audiopg.data_scripts.probe_clips import factor_clips
 from audiopg.data_scripts.synthesis import Preset, get_preset
-from audiopg.training.ablation.grid import AblationGrid, run_key
-from audiopg.training.ablation.table import LOG_MEL, RANDOM, draw_ablation, format_table, summarise
+from audiopg.training.ablation.grid import RANDOM, AblationGrid, run_key
+from audiopg.training.ablation.predictors import correlations, draw_predictors
+from audiopg.training.ablation.table import draw_ablation, format_table, summarise
 from audiopg.training.evaluation.factor_scores import decode_factors
-from audiopg.training.evaluation.probes import probe_features
+from audiopg.training.evaluation.probes import LOG_MEL, probe_features
 from audiopg.training.evaluation.protocols import rounds_of
 from audiopg.training.features.batches import Batches
 from audiopg.training.features.cache import FeatureCache
@@ -167,7 +168,8 @@ class Job:
         """Pre-train and probe, or take what is there.
 
         Returns:
-            `scores`, `factors`, `clips`, `loss`, `pretraining_seconds`, `probe_seconds`, the environment.
+            `scores`, `factors`, `clips`, `loss`, of a run on images what those are, `pretraining_seconds`,
+            `probe_seconds`, the environment.
 
         Raises:
             KeyboardInterrupt: if pre-training was asked to stop; the same command goes on.
@@ -181,6 +183,7 @@ class Job:
             return {
                 **self._measure(lambda model: model),
                 **{name: facts[name] for name in ("clips", "loss")},
+                **self._images(),
                 "pretraining_seconds": facts["seconds"],
                 "pretraining_commit": facts["commit"],
                 "probe_seconds": round(time.perf_counter() - started, 1),
@@ -195,6 +198,10 @@ class Job:
     def log_mel(self) -> dict[str, Any]:
         """What the log-mel's mean and deviation reach without any encoder."""
         return self._kept_or_made("log_mel", lambda: self._measure(None))
+
+    def _images(self) -> dict[str, Any]:
+        """What is known of the images of a run: how rough they are, how many of their patches are blank."""
+        return {"images": TrainedRun.open(self.folder / "run").statistics["images"]} if self.recipe.sees else {}
 
     def _kept_or_made(self, name: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         cache = self.features()
@@ -314,7 +321,8 @@ def ablate(
     Args:
         grid: What to run.
         data: Labelled recordings.
-        output_dir: Receives `runs/KEY/`, and `GRID/` with `results.json`, `table.md`, `chart.png` and `chart.svg`.
+        output_dir: Receives `runs/KEY/`, and `GRID/` with `results.json`, `table.md`, `chart.png` and `chart.svg`, and
+            `predictors.png` and `.svg` where sets of images are compared.
         command: What a reader would type for the same.
         device: Where encoders are probed.
         processes: Runs at a time.
@@ -364,9 +372,12 @@ def _ablate(
         "results": results,
         "summary": summarise(results, grid.reference, tested),
     }
+    report["correlations"] = correlations(report)
     folder = output_dir / grid.name
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(folder / "results.json", json.dumps(report, indent=2) + "\n")
     write_atomically(folder / "table.md", format_table(report))
     save_both(draw_ablation(report), folder, "chart")
+    if report["correlations"]:
+        save_both(draw_predictors(report), folder, "predictors")
     return report

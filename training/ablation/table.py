@@ -8,13 +8,16 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from audiopg.data_scripts.figures import STYLE
+from audiopg.training.ablation.grid import RANDOM
+from audiopg.training.ablation.predictors import format_correlations, metric_of
+from audiopg.training.evaluation.probes import LOG_MEL
 from audiopg.training.evaluation.scores import mean_and_interval
 from audiopg.training.runs.names import markdown
 
-RANDOM, LOG_MEL = "random encoder", "log-mel mean and deviation"
-"""What needs no pre-training, in every table."""
-
 _COLOURS = {RANDOM: "#d49a3a", LOG_MEL: "#9a9a9a"}
+
+_MOST_UPRIGHT = 12
+"""With more cells than these their names are turned."""
 
 Results = Mapping[str, Sequence[Mapping[str, Any]]]
 """By cell, one result per seed, in the same order, each with `scores`, one per round."""
@@ -102,7 +105,7 @@ def format_table(report: Mapping[str, Any]) -> str:
     factors = list(results[grid["reference"]][0]["factors"])
     name, reference, dataset = map(markdown, (grid["name"], grid["reference"], report["dataset"]))
     lines = [
-        f"| {name} | clips | minutes | loss | {dataset}, linear probe, {_metric(report)} in % "
+        f"| {name} | clips | minutes | loss | {dataset}, linear probe, {metric_of(report)} in % "
         f"| difference to {reference} | beyond its spread | {' | '.join(factors)} | paper, fine-tuned |",
         "|---" * (8 + len(factors)) + "|",
     ]
@@ -134,6 +137,8 @@ def format_table(report: Mapping[str, Any]) -> str:
         f"by seed and round{f', folds {tested} tested' if tested else ''}; {', '.join(factors)}: R² on held-out "
         "synthesized clips. Losses compare between cells of the same clips and targets.",
     ]
+    if found := format_correlations(report):
+        lines += ["", found.rstrip()]
     return "\n".join(lines) + "\n"
 
 
@@ -157,14 +162,17 @@ def draw_ablation(report: Mapping[str, Any]) -> Figure:
     scores = {name: 100 * _scores(runs, report["tested"]).mean(axis=1) for name, runs in results.items()}
     cells = [name for name in results if name not in _COLOURS]
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(2 * (1.5 + 0.9 * len(cells)), 2.8), layout="constrained")
+        is_wide = len(cells) > _MOST_UPRIGHT
+        figure = Figure(
+            figsize=(2 * (1.5 + (0.25 if is_wide else 0.9) * len(cells)), 4 if is_wide else 2.8), layout="constrained"
+        )
         left, right = figure.subplots(1, 2)
         for number, name in enumerate(cells):
             left.plot([number] * len(scores[name]), scores[name], "o", color="#33508a", markersize=4, alpha=0.7)
             left.plot([number - 0.25, number + 0.25], [scores[name].mean()] * 2, color="#33508a", linewidth=2)
         for name, colour in _COLOURS.items():
             left.axhline(scores[name].mean(), color=colour, linestyle="--", linewidth=1, label=name)
-        left.set(ylabel=f"{report['dataset']}, linear probe, {_metric(report)}, %")
+        left.set(ylabel=f"{report['dataset']}, linear probe, {metric_of(report)}, %")
         left.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1))
         by_cell = {name: mean_factors(results[name]) for name in (*cells, RANDOM)}
         for factor, marker in zip(by_cell[RANDOM], "os^Dv", strict=False):
@@ -173,7 +181,7 @@ def draw_ablation(report: Mapping[str, Any]) -> Figure:
         right.set(ylabel="R² (dashed: random encoder)")
         right.legend(frameon=False, ncols=len(by_cell[RANDOM]), loc="lower left", bbox_to_anchor=(0, 1))
         for axis in (left, right):
-            axis.set_xticks(range(len(cells)), cells)
+            axis.set_xticks(range(len(cells)), cells, rotation=90 if is_wide else 0)
             axis.set_xlim(-0.5, len(cells) - 0.5)
         figure.supxlabel(grid["name"], fontsize=8)
         return figure
@@ -182,10 +190,6 @@ def draw_ablation(report: Mapping[str, Any]) -> Figure:
 def _scores(runs: Sequence[Mapping[str, Any]], tested: Sequence[int]) -> np.ndarray:
     """Of each run in each round that counts, shape `(runs, rounds)`."""
     return np.array([run["scores"] for run in runs])[:, list(tested)]
-
-
-def _metric(report: Mapping[str, Any]) -> str:
-    return report["metric"].replace("_", " ")
 
 
 def _paper(figure: float | None) -> str:

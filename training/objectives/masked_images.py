@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from audiopg.data_scripts.counter_random import uniform
 from audiopg.data_scripts.patterns import PatternSet
+from audiopg.data_scripts.patterns.measures import blank_share, total_variation
 from audiopg.modeling.modeling_audiopg import AudioPGForAudioClassification, AudioPGForPreTraining
 from audiopg.training.engine.objective import LOSS
 from audiopg.training.engine.throughput import phase
@@ -104,10 +105,10 @@ def crop(images: Tensor, crops: Tensor) -> Tensor:
     return found.clamp(0, 1)
 
 
-def pixel_statistics(
+def image_statistics(
     patterns: PatternSet, size: int, seed: int, num_images: int, device: torch.device
-) -> tuple[float, float]:
-    """Mean and (population) standard deviation over all pixels and colours of the first images of a run, uncropped.
+) -> dict[str, float]:
+    """What pixels are standardised with, and how rough and how empty images are: of the first of a run, uncropped.
 
     Args:
         patterns: Which images.
@@ -117,27 +118,35 @@ def pixel_statistics(
         device: Where to draw them.
 
     Returns:
-        Both, rounded to 3 decimals, which nearly always makes devices agree.
+        `mean` and (population) standard deviation `std` over all pixels and colours, `total_variation` and
+        `blank_share` over images (`data_scripts.patterns.measures`); all rounded to 3 decimals, which nearly always
+        makes devices agree.
 
     Raises:
         ValueError: if they are all of one grey.
 
     Example:
         >>> from audiopg.data_scripts.patterns import get_patterns
-        >>> mean, std = pixel_statistics(get_patterns("power_law"), 32, 0, 4, torch.device("cpu"))
-        >>> 0 < mean < 1 and 0 < std < 0.5
-        True
+        >>> found = image_statistics(get_patterns("power_law"), 32, 0, 4, torch.device("cpu"))
+        >>> 0 < found["mean"] < 1, 0 < found["std"] < 0.5, found["blank_share"]
+        (True, True, 0.0)
     """
-    sums = torch.zeros(3, dtype=torch.float64)  # of pixels, of their squares, and how many
+    sums = torch.zeros(5, dtype=torch.float64)  # of pixels, of their squares, how many; of the measures of images
     for first in tqdm(range(0, num_images, _BATCH), desc="statistics", unit="batch", leave=False, disable=None):
         indices = torch.arange(first, min(first + _BATCH, num_images))
-        pixels = patterns.images(seed, indices, size, device).double()
-        sums += torch.stack([power.sum() for power in (pixels, pixels.square(), torch.ones_like(pixels))]).cpu()
+        images = patterns.images(seed, indices, size, device)
+        pixels = images.double()
+        of_pixels = [power.sum() for power in (pixels, pixels.square(), torch.ones_like(pixels))]
+        of_images = [measure(images).double().sum() for measure in (total_variation, blank_share)]
+        sums += torch.stack(of_pixels + of_images).cpu()
     mean, mean_square = (sums[:2] / sums[2]).tolist()
-    std = round(max(0.0, mean_square - mean**2) ** 0.5, _DECIMALS)
-    if not std:
+    deviation = max(0.0, mean_square - mean**2) ** 0.5
+    names = ("mean", "std", "total_variation", "blank_share")
+    values = (mean, deviation, *(sums[3:] / num_images).tolist())
+    found = {name: round(value, _DECIMALS) for name, value in zip(names, values, strict=True)}
+    if not found["std"]:
         raise ValueError(f"patterns {patterns.name} shows one grey everywhere; change patterns.settings.")
-    return round(mean, _DECIMALS), std
+    return found
 
 
 class MaskedImages(MaskedAudio):
@@ -165,7 +174,7 @@ class MaskedImages(MaskedAudio):
 
     @classmethod
     def measure(cls, recipe: PretrainingRecipe, device: torch.device) -> dict[str, Any]:
-        """What pixels are standardised with, and what images those are: of a folder, what that says of itself.
+        """The statistics of images, and what images those are: of a folder, what that says of itself.
 
         Raises:
             ValueError: if a folder does not hold the images of the recipe.
@@ -173,8 +182,8 @@ class MaskedImages(MaskedAudio):
         patterns = _patterns(recipe)
         num_images = min(recipe.statistics_clips, patterns.num_images or recipe.statistics_clips)
         pattern_set, origin = _images_of(patterns, recipe.seed)
-        mean, std = pixel_statistics(pattern_set, patterns.size, recipe.seed, num_images, device)
-        images = {"mean": mean, "std": std, "patterns": patterns.name, **origin}
+        found = image_statistics(pattern_set, patterns.size, recipe.seed, num_images, device)
+        images = {**found, "patterns": patterns.name, **origin}
         return {"images": images | {"size": patterns.size, "num_images": num_images}, "saw_real_data": False}
 
     @classmethod

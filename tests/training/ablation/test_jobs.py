@@ -18,8 +18,9 @@ from toys import write_recordings
 from audiopg.data_scripts.patterns import PATTERNS
 from audiopg.training.ablate import main
 from audiopg.training.ablation import jobs as ablation
-from audiopg.training.ablation.grid import GRIDS, AblationGrid, load_grid, run_key
-from audiopg.training.ablation.table import LOG_MEL, RANDOM, is_beyond_spread, summarise
+from audiopg.training.ablation.grid import GRIDS, RANDOM, AblationGrid, load_grid, run_key
+from audiopg.training.ablation.table import is_beyond_spread, summarise
+from audiopg.training.evaluation.probes import LOG_MEL
 from audiopg.training.features.labelled import DataOptions
 from audiopg.training.runs.checkpoints import checkpoints_of
 from audiopg.training.runs.folder import held
@@ -264,6 +265,7 @@ def test_differences_are_those_of_a_paired_test():
     [
         ({"reference": "b"}, "reference is one of the cells"),
         ({"seeds": [1, 1]}, "different numbers"),
+        ({"cells": {"a": {}, "random encoder": {}}}, "call random encoder otherwise"),
         ({"cells": {"a": {"override": {}}}}, "Cell has no field 'override'; did you mean 'overrides'"),
         ({"cells": {"a": {}, "b": {"overrides": {"compile": True}}}}, "differ in what is learnt, and 'a' and 'b'"),
         ({"cells": {"a": {"overrides": {"presett": "sine"}}}}, "did you mean 'preset'"),
@@ -308,3 +310,6 @@ def test_an_encoder_of_images_is_probed_on_sound_beside_one_of_clips(toy_grid, t
     assert set(found) == {"images", "full", RANDOM, LOG_MEL}
     assert all(np.isfinite(found["images"][0]["factors"][name]) for name in ("frequency", "level", "onset"))
     assert len(found["images"][0]["scores"]) == 3
+    assert found["images"][0]["images"]["total_variation"] > 0
+    assert "images" not in found["full"][0]
+    assert results_of(tmp_path)["correlations"] == {}  # of a single set

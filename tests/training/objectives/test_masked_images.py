@@ -19,7 +19,7 @@ from audiopg.training.objectives.masked_images import (
     PatternClasses,
     crop,
     draw_crops,
-    pixel_statistics,
+    image_statistics,
 )
 from audiopg.training.objectives.pretraining import FAMILIES, TrainedRun, pretrain
 from audiopg.training.objectives.recipe import PatternsRecipe, PretrainingRecipe
@@ -119,8 +119,20 @@ def test_images_come_again_with_other_crops_where_there_are_few(image_recipe):
 
 def test_pixels_are_standardised_by_one_mean_and_deviation_of_the_set(image_recipe):
     images = get_patterns("power_law").images(3, range(20), 32).numpy()
-    mean, std = pixel_statistics(get_patterns("power_law"), 32, 3, 20, CPU)
-    assert (mean, std) == pytest.approx((images.mean(), images.std()), abs=6e-4)
+    found = image_statistics(get_patterns("power_law"), 32, 3, 20, CPU)
+    assert (found["mean"], found["std"]) == pytest.approx((images.mean(), images.std()), abs=6e-4)
+
+
+def test_statistics_say_how_rough_and_how_empty_images_are(image_recipe):
+    images = get_patterns("fractaldb").images(3, range(20), 64).numpy()
+    found = image_statistics(get_patterns("fractaldb"), 64, 3, 20, CPU)
+    steps = [np.abs(np.diff(images, axis=axis)).sum() / images.size for axis in (2, 3)]
+    assert found["total_variation"] == pytest.approx(sum(steps), abs=6e-4)
+    patches = images.reshape(20, 3, 4, 16, 4, 16).transpose(0, 2, 4, 1, 3, 5).reshape(20 * 16, -1)
+    blank = (patches == patches[:, :1]).all(axis=1).mean()
+    assert blank > 0.01
+    assert found["blank_share"] == pytest.approx(blank, abs=6e-4)
+    assert MaskedImages.measure(image_recipe(), CPU)["images"].keys() >= found.keys()
 
 
 @pytest.mark.parametrize("kind", KINDS)
