@@ -318,6 +318,10 @@ class AudioPGDecoder(nn.Module):
         Returns:
             Predicted patches, shape `(batch, patches, patch values)`.
         """
+        return self.decoder_pred(self.tokens(latent, mask, ids_restore, valid))
+
+    def tokens(self, latent: Tensor, mask: Tensor, ids_restore: Tensor, valid: Tensor | None) -> Tensor:
+        """What patches are predicted from, `(batch, patches, decoder_hidden_size)`; arguments as of `forward`."""
         tokens = self.decoder_embed(latent).to(self.mask_token.dtype)
         class_token, visible = tokens[:, :1], tokens[:, 1:]
         ids_keep = invert_permutation(ids_restore)[:, : visible.shape[1]]
@@ -335,7 +339,7 @@ class AudioPGDecoder(nn.Module):
         attention_mask = _token_mask(self.config, hidden_states, valid)
         for layer in self.layers:
             hidden_states = layer(hidden_states, attention_mask)
-        return self.decoder_pred(self.norm(hidden_states)[:, 1:])
+        return self.norm(hidden_states)[:, 1:]
 
 
 class AudioPGPreTrainedModel(PreTrainedModel):

@@ -128,6 +128,7 @@ class Run:
         norm = self.accelerator.clip_grad_norm_(self.model.parameters(), self.recipe.max_grad_norm)
         self.optimizer.step()
         self.optimizer.zero_grad()
+        self.objective.after_step()
         return norm.full_tensor() if isinstance(norm, DTensor) else cast(Tensor, norm)  # FSDP's is in pieces
 
 

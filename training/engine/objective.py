@@ -68,6 +68,9 @@ class Objective(Protocol):
     def learning_rate(self, step: int) -> float:
         """The rate of a step, counted from 0."""
 
+    def after_step(self) -> None:
+        """What follows a step of the optimizer, on every process alike; whatever it changes is part of `model`."""
+
     def facts(self) -> dict[str, Any]:
         """What belongs into `run.json`, among it `saw_real_data`: True, False, or None where that is not known."""
 

@@ -25,45 +25,24 @@ from audiopg.modeling.configuration_audiopg import AudioPGConfig
 from audiopg.modeling.feature_extraction_doppelganger import DoppelgangerFeatureExtractor
 from audiopg.modeling.modeling_audiopg import AudioPGForPreTraining
 from audiopg.modeling.modeling_doppelganger import DoppelgangerModel
-from audiopg.training.engine.objective import LOSS
 from audiopg.training.engine.throughput import phase
 from audiopg.training.objectives.contrastive import doubles_losses, synchronise_batch_norm
 from audiopg.training.objectives.factor_heads import FactorReadout, factor_targets, heads_of
 from audiopg.training.objectives.masked_audio import (
     MaskedAudio,
+    decoded_tokens,
     flop_per_clip,
     masking_noise,
     num_patches_of,
     redrawing_loss,
     released_model,
+    weighted_sum,
     with_initial_weights,
 )
 from audiopg.training.objectives.recipe import DoublesRecipe, PretrainingRecipe
 from audiopg.training.objectives.sources import Source, SyntheticDoubles, VoiceDoubles
 
 _VIEWS = 2
-
-
-def total_loss(losses: Mapping[str, Tensor], recipe: DoublesRecipe) -> dict[str, Tensor]:
-    """What is minimised, and what it is made of.
-
-    Args:
-        losses: `alignment` and `uniformity`, and perhaps `reconstruction` and `factors`.
-        recipe: Their weights.
-
-    Returns:
-        The same, and their weighted sum first.
-
-    Example:
-        >>> losses = {"alignment": torch.tensor(0.5), "uniformity": torch.tensor(-3.0)}
-        >>> float(total_loss(losses, DoublesRecipe(doubles_weight=0.5))["loss"])
-        -1.25
-    """
-    total = recipe.doubles_weight * (losses["alignment"] + losses["uniformity"])
-    for name, weight in (("reconstruction", recipe.reconstruction_weight), ("factors", recipe.factors_weight)):
-        if name in losses:
-            total = total + weight * losses[name]
-    return {LOSS: total, **losses}
 
 
 class DoublesModel(AudioPGForPreTraining):
@@ -109,10 +88,10 @@ class DoublesModel(AudioPGForPreTraining):
         encoded = self.audiopg(input_values, None, noise, return_dict=True)
         losses = doubles_losses(self.projection(encoded.pooler_output))
         if self.recipe.reconstruction_weight:
-            losses["reconstruction"] = redrawing_loss(self, encoded, input_values)
+            losses["reconstruction"] = redrawing_loss(self, decoded_tokens(self, encoded), encoded, input_values)
         if self.heads is not None:
             losses["factors"] = torch.stack(list(self.heads(encoded, targets).values())).mean()
-        return total_loss(losses, self.recipe)
+        return weighted_sum(losses, self.recipe.weights)
 
 
 class Doubles(MaskedAudio):
@@ -201,7 +180,7 @@ class ResNetDoublesModel(nn.Module):
 
     def forward(self, input_values: Tensor) -> dict[str, Tensor]:
         """Losses of pairs, doubles beside each other, shape `(2 * batch, frames, mel bins)`."""
-        return total_loss(doubles_losses(self.encoder(input_values).pooler_output), self.recipe)
+        return weighted_sum(doubles_losses(self.encoder(input_values).pooler_output), self.recipe.weights)
 
 
 class ResNetDoubles(Doubles):

@@ -22,16 +22,17 @@ from audiopg.data_scripts.synthesis import Parameters, Preset
 from audiopg.data_scripts.synthesis.parameters import MODES
 from audiopg.modeling.configuration_audiopg import AudioPGConfig
 from audiopg.modeling.modeling_audiopg import AudioPGForPreTraining
-from audiopg.training.engine.objective import LOSS
 from audiopg.training.objectives.masked_audio import (
     MaskedAudio,
+    decoded_tokens,
     flop_per_clip,
     num_patches_of,
     redrawing_loss,
     released_model,
+    weighted_sum,
     with_initial_weights,
 )
-from audiopg.training.objectives.recipe import FactorsRecipe, PretrainingRecipe
+from audiopg.training.objectives.recipe import FactorsRecipe, LatentsRecipe, PretrainingRecipe
 
 CONTINUOUS: Mapping[str, str | None] = {
     "f0": None,
@@ -195,7 +196,9 @@ class FactorHeadsModel(AudioPGForPreTraining):
         ['loss', 'reconstruction', 'factors']
     """
 
-    def __init__(self, config: AudioPGConfig, head_sizes: Mapping[str, int], weights: FactorsRecipe) -> None:
+    def __init__(
+        self, config: AudioPGConfig, head_sizes: Mapping[str, int], weights: FactorsRecipe | LatentsRecipe
+    ) -> None:
         super().__init__(config)
         self.weights = weights
         self.heads = FactorReadout(config, head_sizes)
@@ -215,16 +218,26 @@ class FactorHeadsModel(AudioPGForPreTraining):
             Scalars: `loss`, and those that it is made of.
         """
         encoded = self.audiopg(input_values, None, noise, return_dict=True)
-        losses: dict[str, Tensor] = {}
-        if self.weights.reconstruction_weight:
-            losses["reconstruction"] = redrawing_loss(self, encoded, input_values)
-        by_head: dict[str, Tensor] = {}
+        losses, said = self.losses_beside(encoded, input_values)
         if self.weights.factors_weight:
             by_head = self.heads(encoded, targets)
             losses["factors"] = torch.stack(list(by_head.values())).mean()
-        parts = {"reconstruction": self.weights.reconstruction_weight, "factors": self.weights.factors_weight}
-        total = torch.stack([parts[name] * value for name, value in losses.items()]).sum()
-        return {LOSS: total, **losses, **{f"factors/{name}": value.detach() for name, value in by_head.items()}}
+            said |= {f"factors/{name}": value.detach() for name, value in by_head.items()}
+        return {**weighted_sum(losses, self.weights.weights), **said}
+
+    def losses_beside(self, encoded: Any, input_values: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Losses of the decoder, as far as they have a weight.
+
+        Args:
+            encoded: What the encoder returned.
+            input_values: Shape `(batch, frames, mel bins)`.
+
+        Returns:
+            Scalars by name: losses, and what is only logged.
+        """
+        if not self.weights.reconstruction_weight:
+            return {}, {}
+        return {"reconstruction": redrawing_loss(self, decoded_tokens(self, encoded), encoded, input_values)}, {}
 
 
 def head_loss(name: str, said: Tensor, target: Tensor) -> Tensor:
@@ -256,6 +269,11 @@ class FactorHeads(MaskedAudio):
     """Predicts what the synthesizer drew, alone or beside redrawing (`Objective`)."""
 
     @classmethod
+    def weights_of(cls, recipe: PretrainingRecipe) -> FactorsRecipe | LatentsRecipe:
+        """The section of the recipe that says how losses are added."""
+        return recipe.factors
+
+    @classmethod
     def build_model(cls, recipe: PretrainingRecipe) -> nn.Module:
         """The masked autoencoder of the same seed, with heads."""
         torch.manual_seed(recipe.seed)
@@ -270,12 +288,13 @@ class FactorHeads(MaskedAudio):
     @classmethod
     def released(cls, recipe: PretrainingRecipe, weights: Mapping[str, Tensor]) -> Any:
         """The masked autoencoder without heads; the encoder alone where no decoder was trained."""
-        return released_model(recipe, weights, redraws=recipe.factors.reconstruction_weight > 0)
+        return released_model(recipe, weights, redraws=cls.weights_of(recipe).reconstruction_weight > 0)
 
-    def draw(self, examples: range) -> tuple[Parameters, dict[str, Tensor]]:
+    def draw(self, examples: range) -> tuple[Any, dict[str, Tensor]]:
         """Parameters of the clips, and what is to be told of them."""
-        parameters: Parameters = super().draw(examples)
-        return parameters, factor_targets(parameters, *self.time_rows)
+        parameters = super().draw(examples)
+        is_told = self.weights_of(self.recipe).factors_weight > 0
+        return parameters, factor_targets(parameters, *self.time_rows) if is_told else {}
 
     def batch(self, examples: range, drawn: Any, device: torch.device) -> dict[str, Tensor]:
         """As of `MaskedAudio`, and the targets by name."""

@@ -125,6 +125,9 @@ class MaskedAudio:
         """By the recipe's schedule."""
         return learning_rate_at(step, self.recipe)
 
+    def after_step(self) -> None:
+        """Nothing: all that is trained is trained by gradients."""
+
     def facts(self) -> dict[str, Any]:
         """The objective's name, and what is known of the data."""
         return {"objective": self.recipe.objective, "saw_real_data": run_saw_real_data(self.recipe, self.statistics)}
@@ -146,20 +149,52 @@ def released_model(recipe: PretrainingRecipe, weights: Mapping[str, Tensor], *, 
     return model if redraws else model.audiopg
 
 
-def redrawing_loss(model: AudioPGForPreTraining, encoded: Any, input_values: Tensor) -> Tensor:
+def decoded_tokens(model: AudioPGForPreTraining, encoded: Any) -> Tensor:
     """What the decoder makes of tokens that the encoder has made of a part of the patches.
 
     Args:
         model: The masked autoencoder.
+        encoded: What its encoder returned.
+
+    Returns:
+        A token for every patch, seen or not, shape `(batch, patches, decoder_hidden_size)`.
+    """
+    return model.decoder.tokens(encoded.last_hidden_state, encoded.mask, encoded.ids_restore, None)
+
+
+def redrawing_loss(model: AudioPGForPreTraining, decoded: Tensor, encoded: Any, input_values: Tensor) -> Tensor:
+    """How well hidden patches are redrawn.
+
+    Args:
+        model: The masked autoencoder.
+        decoded: As from `decoded_tokens`.
         encoded: What its encoder returned.
         input_values: Shape `(batch, frames, mel bins)`.
 
     Returns:
         Mean squared error of the hidden patches, a scalar.
     """
-    logits = model.decoder(encoded.last_hidden_state, encoded.mask, encoded.ids_restore, None)
+    logits = model.decoder.decoder_pred(decoded)
     patches = patchify(input_values, model.config.patch_size)
     return reconstruction_loss(logits, patches, encoded.mask, norm_pix_loss=model.config.norm_pix_loss)
+
+
+def weighted_sum(losses: Mapping[str, Tensor], weights: Mapping[str, float]) -> dict[str, Tensor]:
+    """What is minimised, and what it is made of.
+
+    Args:
+        losses: Scalars by name.
+        weights: Of each of them; those of losses that are not there are not looked at.
+
+    Returns:
+        The same, and their weighted sum first.
+
+    Example:
+        >>> losses = {"factors": torch.tensor(0.5), "latents": torch.tensor(3.0)}
+        >>> float(weighted_sum(losses, {"factors": 2.0, "latents": 1.0, "reconstruction": 1.0})["loss"])
+        4.0
+    """
+    return {LOSS: torch.stack([weights[name] * loss for name, loss in losses.items()]).sum(), **losses}
 
 
 def masking_noise(

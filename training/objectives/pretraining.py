@@ -13,6 +13,7 @@ from torch import nn
 from audiopg.training.engine.loop import train
 from audiopg.training.objectives.doubles import Doubles, ResNetDoubles
 from audiopg.training.objectives.factor_heads import FactorHeads
+from audiopg.training.objectives.latent_targets import LatentTargets
 from audiopg.training.objectives.masked_audio import MaskedAudio
 from audiopg.training.objectives.masked_images import MaskedImages, PatternClasses
 from audiopg.training.objectives.recipe import PretrainingRecipe
@@ -25,6 +26,7 @@ FAMILIES: Mapping[str, type[MaskedAudio]] = MappingProxyType(
     {
         "masked_audio": MaskedAudio,
         "factor_heads": FactorHeads,
+        "latent_targets": LatentTargets,
         "doubles": Doubles,
         "resnet_doubles": ResNetDoubles,
         "masked_images": MaskedImages,

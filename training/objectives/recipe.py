@@ -16,7 +16,10 @@ from audiopg.modeling.configuration_doppelganger import DoppelgangerConfig
 from audiopg.training.engine.recipe import RunRecipe
 from audiopg.training.runs.recipes import given
 
-OBJECTIVES = ("masked_audio", "factor_heads", "doubles", "resnet_doubles", "masked_images", "pattern_classes")
+OBJECTIVES = (
+    *("masked_audio", "factor_heads", "latent_targets", "doubles", "resnet_doubles"),
+    *("masked_images", "pattern_classes"),
+)
 
 
 def _optional_fields(name: str, kinds: Mapping[str, Any], doc: str | None) -> type:
@@ -218,6 +221,15 @@ class DoublesRecipe:
         """The perturbation of each group of parameters."""
         return {group: self.delta_of.get(group, self.delta) for group in GROUPS}
 
+    @property
+    def weights(self) -> dict[str, float]:
+        """Of every loss by its name."""
+        return {
+            **dict.fromkeys(("alignment", "uniformity"), self.doubles_weight),
+            "reconstruction": self.reconstruction_weight,
+            "factors": self.factors_weight,
+        }
+
 
 @dataclass(frozen=True, kw_only=True)
 class FactorsRecipe:
@@ -240,6 +252,52 @@ class FactorsRecipe:
                 f"{weights[0]} and {weights[1]}."
             )
 
+    @property
+    def weights(self) -> dict[str, float]:
+        """Of every loss by its name."""
+        return {"reconstruction": self.reconstruction_weight, "factors": self.factors_weight}
+
+
+@dataclass(frozen=True, kw_only=True)
+class LatentsRecipe:
+    """What a teacher makes of whole clips is predicted from a part of them: how it follows, and what is added.
+
+    Args:
+        momentum: Of the teacher's weights, of which every step keeps this share, the rest being the encoder's.
+        layers: How many of the teacher's last blocks the targets are a mean of.
+        latents_weight: Of the loss on these targets.
+        reconstruction_weight: Of the masked autoencoder's loss beside it; 0 leaves it out.
+        factors_weight: Of the loss of heads that name what a preset's synthesizer drew; 0 leaves it out.
+    """
+
+    momentum: float = 0.99
+    layers: int = 4
+    latents_weight: float = 1.0
+    reconstruction_weight: float = 0.0
+    factors_weight: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Refuse a teacher that cannot follow, and losses that are none."""
+        if not 0 <= self.momentum < 1:
+            raise ValueError(f"latents.momentum is 0 or more and below 1, got {self.momentum}.")
+        if self.layers < 1:
+            raise ValueError(f"latents.layers is 1 or more, got {self.layers}.")
+        beside = (self.reconstruction_weight, self.factors_weight)
+        if not self.latents_weight > 0 or not all(weight >= 0 for weight in beside):
+            raise ValueError(
+                "latents.latents_weight is above 0, reconstruction_weight and factors_weight are 0 or more, got "
+                f"{self.latents_weight}, {beside[0]} and {beside[1]}; other objectives are without latents."
+            )
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """Of every loss by its name."""
+        return {
+            "latents": self.latents_weight,
+            "reconstruction": self.reconstruction_weight,
+            "factors": self.factors_weight,
+        }
+
 
 @dataclass(frozen=True, kw_only=True)
 class PretrainingRecipe(RunRecipe):
@@ -247,7 +305,8 @@ class PretrainingRecipe(RunRecipe):
 
     Args:
         objective: What is learnt: `masked_audio`, to draw hidden patches; `factor_heads`, to name what the synthesizer
-            drew; `doubles`, which two sounds are doubles of each other; `resnet_doubles`, the same with the
+            drew; `latent_targets`, to tell what a mean of the encoder's own past makes of whole clips; `doubles`,
+            which two sounds are doubles of each other; `resnet_doubles`, the same with the
             convolutional encoder of its authors; `masked_images`, to draw hidden patches of images;
             `pattern_classes`, to tell which class an image is of.
         size: Size of the model: tiny, small or base; with `resnet_doubles`, resnet18 or resnet_tiny.
@@ -258,6 +317,7 @@ class PretrainingRecipe(RunRecipe):
         recordings: Real audio to train on instead of a preset.
         patterns: Images to train on instead of a preset, for the objectives that see.
         factors: Of the objective `factor_heads`.
+        latents: Of the objective `latent_targets`.
         doubles: Of the objectives `doubles` and `resnet_doubles`.
         init_from: An AudioPG folder whose weights and standardisation the run starts from; None starts from scratch.
         statistics_clips: How many of the run's first clips the standardisation is measured on.
@@ -279,6 +339,7 @@ class PretrainingRecipe(RunRecipe):
     recordings: RecordingsRecipe | None = None
     patterns: PatternsRecipe | None = None
     factors: FactorsRecipe = field(default_factory=FactorsRecipe)
+    latents: LatentsRecipe = field(default_factory=LatentsRecipe)
     doubles: DoublesRecipe = field(default_factory=DoublesRecipe)
     init_from: str | None = None
     statistics_clips: int = 512
@@ -302,8 +363,16 @@ class PretrainingRecipe(RunRecipe):
                 "objective factor_heads names what the synthesizer of a preset drew, and nobody drew recordings or "
                 "voices so; set a preset."
             )
-        if self.doubles.factors_weight and not self.preset:
-            raise ValueError("doubles.factors_weight is of what the synthesizer of a preset drew; set a preset, or 0.")
+        for section in ("latents", "doubles"):
+            if getattr(self, section).factors_weight and not self.preset:
+                raise ValueError(
+                    f"{section}.factors_weight is of what the synthesizer of a preset drew; set a preset, or 0."
+                )
+        if self.objective == "latent_targets" and self.latents.layers > self.config.num_hidden_layers:
+            raise ValueError(
+                f"latents.layers are of the model's {self.config.num_hidden_layers}, got {self.latents.layers}; lower "
+                "it."
+            )
         if self.is_contrastive and self.recordings:
             raise ValueError(
                 f"objective {self.objective} perturbs what a synthesizer drew, and nobody drew recordings; set a "

@@ -71,6 +71,9 @@ class Pairs:
     def learning_rate(self, step):
         return self.recipe.learning_rate * 0.1 ** (step // 6)
 
+    def after_step(self):
+        pass
+
     def facts(self):
         return {"objective": "pairs", "saw_real_data": None}
 

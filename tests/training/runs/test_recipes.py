@@ -13,6 +13,7 @@ from audiopg.modeling.configuration_doppelganger import DoppelgangerConfig
 from audiopg.training.objectives.recipe import (
     DoublesRecipe,
     FactorsRecipe,
+    LatentsRecipe,
     PatternsRecipe,
     PretrainingRecipe,
     RecordingsRecipe,
@@ -255,7 +256,8 @@ def test_the_recipe_of_an_old_run_is_read_and_written_with_the_same_values(tmp_p
     recipe, old = load_recipe(PretrainingRecipe, tmp_path / "recipe.yaml"), yaml.safe_load(OLD_RECIPE)
     assert recipe.recordings is None
     new = {"precision": "auto", "objective": "masked_audio", "optimizer": "adamw"}
-    new |= {"voices": None, "recordings": None, "patterns": None, "doubles": plain(recipe)["doubles"]}
+    new |= {"voices": None, "recordings": None, "patterns": None}
+    new |= {name: plain(recipe)[name] for name in ("latents", "doubles")}
     weights = {"factors": {"reconstruction_weight": 1.0, "factors_weight": 1.0}}
     assert yaml.safe_load(yaml.safe_dump(plain(recipe))) == old | new | weights
     assert recipe.doubles == DoublesRecipe(), "new fields have their defaults"
@@ -333,6 +335,7 @@ SECTIONS = {
     "recordings": RecordingsRecipe,
     "patterns": PatternsRecipe,
     "factors": FactorsRecipe,
+    "latents": LatentsRecipe,
     "doubles": DoublesRecipe,
 }
 OF_PRETRAINING = [
