@@ -46,6 +46,8 @@ class AblationGrid:
         seeds: Of clips, masks and initial weights; every cell runs with each.
         test_folds: Folds whose score counts; all if empty. A grid from which something is to be chosen leaves some
             out, for the choice to be confirmed on.
+        spare_test: Whether scores are of the validation split, where there are official splits: the same for a choice
+            that is to be confirmed on the test split.
         pooling: What is read of an encoder: `mean` of its tokens, or `mel`, rows of patches along mel apart. One
             that has no such rows, a ResNet, is read at its mean in either case.
     """
@@ -58,6 +60,7 @@ class AblationGrid:
     overrides: dict[str, Any] = field(default_factory=dict)
     seeds: list[int] = field(default_factory=lambda: [0, 1])
     test_folds: list[int] = field(default_factory=list)
+    spare_test: bool = False
     pooling: str = "mean"
 
     def __post_init__(self) -> None:

@@ -80,7 +80,11 @@ def factor_preset(recipe: PretrainingRecipe) -> Preset:
 
 
 def measure(
-    features_of: Callable[[Iterable[Tensor]], np.ndarray], recipe: PretrainingRecipe, batches: Batches
+    features_of: Callable[[Iterable[Tensor]], np.ndarray],
+    recipe: PretrainingRecipe,
+    batches: Batches,
+    *,
+    spare_test: bool = False,
 ) -> dict[str, Any]:
     """What frozen features tell.
 
@@ -88,6 +92,7 @@ def measure(
         features_of: Spectrograms to features, `(clips, features)`.
         recipe: Of the run.
         batches: Recordings to probe on, for the run's feature extractor.
+        spare_test: As in `rounds_of`.
 
     Returns:
         `scores` of the linear probe in each round, and `factors`: R^2 of frequency, level and onset.
@@ -99,7 +104,7 @@ def measure(
     cache = batches.cache
     features = features_of(batches.spectrograms(range(len(cache))))
     return {
-        "scores": probe_features("linear", features, cache, rounds_of(cache))["scores"],
+        "scores": probe_features("linear", features, cache, rounds_of(cache, spare_test=spare_test))["scores"],
         "factors": dict(zip(clips.factors, factors.round(4).tolist(), strict=True)),
     }
 
@@ -145,6 +150,7 @@ class Job:
         data: Labelled recordings.
         device: Where encoders are probed.
         pooling: What is read of them, as in `AblationGrid`.
+        spare_test: Whether the test split is left alone, as there.
     """
 
     recipe: PretrainingRecipe
@@ -152,6 +158,7 @@ class Job:
     data: DataOptions
     device: str
     pooling: str = "mean"
+    spare_test: bool = False
 
     def features(self) -> FeatureCache:
         """Features of the recordings, as the encoder will take them."""
@@ -207,7 +214,8 @@ class Job:
         cache = self.features()
         clips = f"factors of {NUM_TRAINING_CLIPS} + {NUM_TEST_CLIPS} clips of {FACTOR_PRESET}"
         rows = ", mel rows apart" if self.pooling == "mel" else ""
-        return kept_or_made(self.folder, name, f"{cache.dataset_name} {cache.digest}, {clips}{rows}", make)
+        split = ", validation" if self.spare_test else ""
+        return kept_or_made(self.folder, name, f"{cache.dataset_name} {cache.digest}, {clips}{rows}{split}", make)
 
     def _measure(self, choose: Callable[[Any], Any] | None) -> dict[str, Any]:
         """`measure` the encoder that is chosen, given the one of the run, or with None the log-mel itself."""
@@ -215,14 +223,14 @@ class Job:
         extractor = run.feature_extractor()
         batches = Batches(self.data.cache(extractor), extractor)
         if choose is None:
-            return measure(log_mel_statistics, self.recipe, batches)
+            return measure(log_mel_statistics, self.recipe, batches, spare_test=self.spare_test)
         encoder = choose(run.final_model().base_model)
         pooling = self.pooling if has_token_grid(encoder) else "mean"
 
         def features_of(found: Iterable[Tensor]) -> np.ndarray:
             return embed(encoder, extractor, found, pooling=pooling, device=self.device)[None]
 
-        return measure(features_of, self.recipe, batches)
+        return measure(features_of, self.recipe, batches, spare_test=self.spare_test)
 
 
 def _run_quietly(job: Job, threads: int) -> None:
@@ -342,14 +350,17 @@ def _ablate(
     grid: AblationGrid, data: DataOptions, output_dir: Path, command: str, device: str, processes: int
 ) -> dict[str, Any]:
     recipes = [grid.recipe(name, seed) for seed in grid.seeds for name in grid.cells]
-    jobs = [Job(recipe, output_dir / "runs" / run_key(recipe), data, device, grid.pooling) for recipe in recipes]
+    jobs = [
+        Job(recipe, output_dir / "runs" / run_key(recipe), data, device, grid.pooling, grid.spare_test)
+        for recipe in recipes
+    ]
     reference = jobs[list(grid.cells).index(grid.reference)]
     for recipe in recipes:
         factor_preset(recipe)  # for its complaints, before hours have gone by
     if processes > 1 and any(recipe.max_minutes is not None for recipe in recipes):
         raise ValueError("Runs of equal time have the machine to themselves: leave --processes at 1 with max_minutes.")
     cache = reference.features()
-    rounds = [one.name for one in rounds_of(cache)]
+    rounds = [one.name for one in rounds_of(cache, spare_test=grid.spare_test)]
     folds = sorted(part for part in set(cache.parts) if isinstance(part, int))
     if unknown := sorted(set(grid.test_folds) - set(folds)):
         those = f"some of {folds}, those of {cache.dataset_name}" if folds else "for data in folds, not in splits"

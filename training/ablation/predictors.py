@@ -1,4 +1,8 @@
-"""What of a set of images tells, before anything is probed, how well its encoder will do: correlations over a grid."""
+"""What tells, before a recording is heard, how well an encoder will do: correlations of scores over a grid's cells.
+
+Of every encoder, how well factors of held-out synthesized clips are decoded from it; of one that was trained on
+images, also what those are like, and its loss.
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,13 +18,14 @@ from audiopg.training.ablation.grid import RANDOM
 from audiopg.training.evaluation.probes import LOG_MEL
 
 PREDICTORS = {
+    "factors": "R² of factors of synthesized clips, mean",
     "total_variation": "total variation of its images",
     "blank_share": "share of blank patches",
-    "loss": "loss on hidden patches",
+    "loss": "loss on hidden patches of images",
 }
-"""What is asked of every set, by name."""
+"""What is asked of every cell, by name."""
 
-FEWEST_SETS = 4
+FEWEST = 4
 """With three points an interval of a correlation is not defined."""
 
 
@@ -35,30 +40,36 @@ def metric_of(report: Mapping[str, Any]) -> str:
 
 
 def points(report: Mapping[str, Any]) -> dict[str, dict[str, float]]:
-    """Every predictor and the `score`, in per cent, of the cells that were trained on images, means over seeds.
+    """Of every cell the `score` in per cent and, as far as they are known, the predictors; means over seeds.
 
-    Images that are limited in number say as much about their number as about their set: cells with fewer images than
-    examples are left out where another cell has the same set without that limit.
+    Images that are limited in number say as much about their number as about their set: a cell of few is left out
+    where another has the same set without a limit.
 
     Args:
         report: What `results.json` of a grid holds.
     """
-    cells = {name: runs for name, runs in report["results"].items() if "images" in runs[0]}
-    unlimited = {runs[0]["images"]["patterns"] for name, runs in cells.items() if not _limit(report, name)}
-    return {
-        name: {
-            "total_variation": float(np.mean([run["images"]["total_variation"] for run in runs])),
-            "blank_share": float(np.mean([run["images"]["blank_share"] for run in runs])),
-            "loss": float(np.mean([run["loss"] for run in runs])),
-            "score": 100 * report["summary"][name]["score"]["mean"],
-        }
-        for name, runs in cells.items()
-        if not _limit(report, name) or runs[0]["images"]["patterns"] not in unlimited
-    }
+    cells = {name: runs for name, runs in report["results"].items() if name in report["grid"]["cells"]}
+    unlimited = {_images(runs) for name, runs in cells.items() if not _limit(report, name)}
+    found = {}
+    for name, runs in cells.items():
+        if _limit(report, name) and _images(runs) in unlimited:
+            continue
+        values = {"score": [100 * report["summary"][name]["score"]["mean"]]}
+        values["factors"] = [float(np.mean(list(run["factors"].values()))) for run in runs]
+        if _images(runs):
+            values |= {of: [run["images"][of] for run in runs] for of in ("total_variation", "blank_share")}
+            values["loss"] = [run["loss"] for run in runs]
+        found[name] = {of: float(np.mean(one)) for of, one in values.items()}
+    return found
+
+
+def _images(runs: Sequence[Mapping[str, Any]]) -> str | None:
+    """The set of images that runs of a cell were trained on, if any."""
+    return runs[0]["images"]["patterns"] if "images" in runs[0] else None
 
 
 def _limit(report: Mapping[str, Any], cell: str) -> int | None:
-    return report["grid"]["cells"][cell]["overrides"].get("patterns", {}).get("num_images")
+    return (report["grid"]["cells"][cell]["overrides"].get("patterns") or {}).get("num_images")
 
 
 def correlation(x: Sequence[float], y: Sequence[float]) -> dict[str, float | None]:
@@ -86,27 +97,28 @@ def correlation(x: Sequence[float], y: Sequence[float]) -> dict[str, float | Non
 
 
 def correlations(report: Mapping[str, Any]) -> dict[str, dict[str, dict[str, float | None]]]:
-    """How scores follow each of the `PREDICTORS`, over all sets of a grid and over those of the paper.
+    """How scores follow each of the `PREDICTORS`, over all cells of a grid and over the sets of images of the paper.
 
     Args:
         report: What `results.json` of a grid holds.
 
     Returns:
-        `correlation` by group of sets and predictor; empty for a grid of fewer than four sets.
+        `correlation` by group of cells and predictor, where four cells or more have it.
     """
     found = points(report)
-    images = {name: report["results"][name][0]["images"]["patterns"] for name in found}
     groups = {
-        "all sets": list(found.values()),
-        "sets of the paper": [point for name, point in found.items() if images[name] in OF_THE_PAPER],
+        "all cells": found,
+        "sets of the paper": {
+            name: point for name, point in found.items() if _images(report["results"][name]) in OF_THE_PAPER
+        },
     }
-    return {
-        group: {
-            name: correlation(*zip(*((one[name], one["score"]) for one in chosen), strict=True)) for name in PREDICTORS
-        }
-        for group, chosen in groups.items()
-        if len(chosen) >= FEWEST_SETS
-    }
+    told: dict[str, dict[str, dict[str, float | None]]] = {}
+    for group, cells in groups.items():
+        for predictor in PREDICTORS:
+            pairs = [(point[predictor], point["score"]) for point in cells.values() if predictor in point]
+            if len(pairs) >= FEWEST:
+                told.setdefault(group, {})[predictor] = correlation(*zip(*pairs, strict=True))
+    return told
 
 
 def format_correlations(report: Mapping[str, Any]) -> str:
@@ -119,9 +131,10 @@ def format_correlations(report: Mapping[str, Any]) -> str:
     if not found:
         return ""
     lines = ["| correlation of the score with | " + " | ".join(found) + " |", "|---" * (1 + len(found)) + "|"]
-    for name, words in PREDICTORS.items():
-        lines.append(f"| {words} | " + " | ".join(_words(group[name]) for group in found.values()) + " |")
-    return "\n".join([*lines, "", "Pearson's r [95 % interval], p, Spearman's rho, and the number of sets."]) + "\n"
+    for name in found["all cells"]:
+        cells = " | ".join(_words(group[name]) for group in found.values())
+        lines.append(f"| {PREDICTORS[name]} | {cells} |")
+    return "\n".join([*lines, "", "Pearson's r [95 % interval], p, Spearman's rho, and the number of cells."]) + "\n"
 
 
 def _words(found: Mapping[str, float | None]) -> str:
@@ -134,7 +147,7 @@ def _words(found: Mapping[str, float | None]) -> str:
 
 
 def draw_predictors(report: Mapping[str, Any]) -> Figure:
-    """Score over each predictor, a named point for every set; those of the paper filled.
+    """Score over each predictor, a named point for every cell; the sets of images of the paper filled.
 
     Args:
         report: What `results.json` of a grid holds.
@@ -142,16 +155,19 @@ def draw_predictors(report: Mapping[str, Any]) -> Figure:
     Returns:
         The figure.
     """
-    found, all_sets = points(report), report["correlations"]["all sets"]
+    found, told = points(report), report["correlations"]["all cells"]
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(12, 4.5), layout="constrained")
-        for axis, (predictor, words) in zip(figure.subplots(1, 3, sharey=True), PREDICTORS.items(), strict=True):
+        figure = Figure(figsize=(4 * len(told), 4.5), layout="constrained")
+        axes = figure.subplots(1, len(told), sharey=True, squeeze=False)[0]
+        for axis, predictor in zip(axes, told, strict=True):
             for name, point in found.items():
-                is_theirs = report["results"][name][0]["images"]["patterns"] in OF_THE_PAPER
+                if predictor not in point:
+                    continue
+                is_theirs = _images(report["results"][name]) in OF_THE_PAPER
                 place = point[predictor], point["score"]
                 axis.plot(*place, "o", color="#33508a", fillstyle="full" if is_theirs else "none", markersize=4)
                 axis.annotate(name, place, xytext=(3, 2), textcoords="offset points", fontsize=5)
-            axis.set(xlabel=words, title=_words(all_sets[predictor]))
+            axis.set(xlabel=PREDICTORS[predictor], title=_words(told[predictor]))
             for reference, style in ((RANDOM, "--"), (LOG_MEL, ":")):
                 axis.axhline(100 * report["summary"][reference]["score"]["mean"], color="#9a9a9a", linestyle=style)
         figure.axes[0].set_ylabel(f"{report['dataset']}, linear probe, {metric_of(report)}, %")

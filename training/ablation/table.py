@@ -130,11 +130,12 @@ def format_table(report: Mapping[str, Any]) -> str:
             _paper(grid["cells"].get(name, {}).get("paper")),
         ]
         lines.append("| " + " | ".join(cells) + " |")
-    tested = grid["test_folds"]
+    tested = f", folds {grid['test_folds']} tested" if grid["test_folds"] else ""
+    tested += ", validation clips tested" if report["rounds"] == ["validation"] else ""
     lines += [
         "",
         f"Mean ± standard deviation over seeds {', '.join(map(str, seeds))}, their number in brackets; 95 % intervals "
-        f"by seed and round{f', folds {tested} tested' if tested else ''}; {', '.join(factors)}: R² on held-out "
+        f"by seed and round{tested}; {', '.join(factors)}: R² on held-out "
         "synthesized clips. Losses compare between cells of the same clips and targets.",
     ]
     if found := format_correlations(report):

@@ -36,7 +36,9 @@ class Round:
     test: list[int]
 
 
-def rounds_of(cache: FeatureCache, *, select_on_validation: bool = False, seed: int = 0) -> list[Round]:
+def rounds_of(
+    cache: FeatureCache, *, select_on_validation: bool = False, seed: int = 0, spare_test: bool = False
+) -> list[Round]:
     """The rounds of a data set: one per fold, or a single one of train, validation and test.
 
     Args:
@@ -44,6 +46,8 @@ def rounds_of(cache: FeatureCache, *, select_on_validation: bool = False, seed: 
         select_on_validation: Whether something is chosen on validation clips: where a data set has none, they are cut
             from the training clips.
         seed: Of the cut.
+        spare_test: Whether validation clips are tested on instead, where there are official splits: for choosing a
+            model, so that the test clips can confirm the choice. Of folds, spare some where the rounds are counted.
 
     Returns:
         The rounds, in the order of the folds.
@@ -66,7 +70,12 @@ def rounds_of(cache: FeatureCache, *, select_on_validation: bool = False, seed: 
         missing = [split for split in ("train", "test") if split not in by_part]
         if missing:
             raise ValueError(f"{cache.dataset_name} has no clips in {missing}, only in {sorted(map(str, by_part))}.")
-        rounds = [Round("test", by_part["train"], by_part["validation"], by_part["test"])]
+        if spare_test and not by_part["validation"]:
+            raise ValueError(f"{cache.dataset_name} has no validation clips to choose on; give it a split of them.")
+        if spare_test:
+            rounds = [Round("validation", by_part["train"], [], by_part["validation"])]
+        else:
+            rounds = [Round("test", by_part["train"], by_part["validation"], by_part["test"])]
     return [_validated(one, cache, seed) for one in rounds] if select_on_validation else rounds
 
 

@@ -178,13 +178,13 @@ def test_folds_that_do_not_exist_are_refused(toy_grid, capsys):
     assert "test_folds are some of [1, 2, 3]" in capsys.readouterr().err
 
 
-def write_splits(folder):
-    """The recordings of the toy grid as a table: fold 3 is the test split, and some clips have two labels."""
+def write_splits(folder, splits=("train", "train", "test")):
+    """The recordings of the toy grid as a table: folds as splits, by default 3 as test; some clips have two labels."""
     rows = ["file,labels,split"]
     for path in sorted((folder / "audio").iterdir()):
         fold, number, _, target = path.stem.split("-")
         labels = ("low", "high")[int(target)] + (";third" if int(number) % 4 < 2 else "")
-        rows.append(f"audio/{path.name},{labels},{'test' if fold == '3' else 'train'}")
+        rows.append(f"audio/{path.name},{labels},{splits[int(fold) - 1]}")
     (folder / "mine.csv").write_text("\n".join(rows) + "\n")
     return folder / "mine.csv"
 
@@ -205,6 +205,26 @@ def test_runs_are_measured_on_whatever_is_labelled_and_trained_once(toy_grid, tm
     with pytest.raises(SystemExit):
         main([*words, "--test_folds", "[1]"])
     assert "test_folds are for data in folds, not in splits" in capsys.readouterr().err
+
+
+def test_a_choice_may_spare_the_test_split(toy_grid, tmp_path, capsys):
+    words = [*toy_grid, "--seeds", "[0]", "--spare_test", "true"]
+    position = words.index("--esc50_dir")
+    words[position : position + 2] = ["--data_dir", str(write_splits(tmp_path / "recordings"))]
+    with pytest.raises(SystemExit):
+        main(words)
+    assert "mine has no validation clips to choose on" in capsys.readouterr().err
+    write_splits(tmp_path / "recordings", ("train", "validation", "test"))
+    main(words)
+    assert "validation clips tested" in capsys.readouterr().out
+    results = results_of(tmp_path)
+    assert results["rounds"] == ["validation"]
+    # The same with the test clips' labels all wrong: they have no part in it.
+    table = tmp_path / "recordings" / "mine.csv"
+    rows = [row.replace("low", "high") if row.endswith("test") else row for row in table.read_text().splitlines()]
+    table.write_text("\n".join(rows) + "\n")
+    main(words)
+    assert results_of(tmp_path)["results"]["full"][0]["scores"] == results["results"]["full"][0]["scores"]
 
 
 def test_a_torn_checkpoint_is_not_measured(toy_grid, tmp_path, monkeypatch, capsys):

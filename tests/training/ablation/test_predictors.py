@@ -20,7 +20,13 @@ from audiopg.training.evaluation.probes import LOG_MEL
 def report_of(cells):
     """A report; by cell the set, its total variation, loss, score, and how many images there are."""
     results = {
-        name: [{"images": {"patterns": patterns, "total_variation": tv, "blank_share": 0.0}, "loss": loss}]
+        name: [
+            {
+                "images": {"patterns": patterns, "total_variation": tv, "blank_share": 0.0},
+                "loss": loss,
+                "factors": {"frequency": 0.8 - tv, "onset": 0.4},
+            }
+        ]
         for name, (patterns, tv, loss, _, _) in cells.items()
     }
     overrides = {
@@ -28,14 +34,15 @@ def report_of(cells):
     }
     scores = {name: one[3] for name, one in cells.items()} | {"clips": 0.9, RANDOM: 0.5, LOG_MEL: 0.4}
     return {
-        "grid": {"cells": {name: {"overrides": changes} for name, changes in overrides.items()}},
-        "results": {**results, "clips": [{"loss": 1.0}]},
+        "grid": {"cells": {name: {"overrides": changes} for name, changes in (overrides | CLIPS).items()}},
+        "results": {**results, "clips": [{"loss": 1.0, "factors": {"frequency": 1.0}}], RANDOM: [], LOG_MEL: []},
         "summary": {name: {"score": {"mean": score}} for name, score in scores.items()},
         "dataset": "toy",
         "metric": "accuracy",
     }
 
 
+CLIPS = {"clips": {"patterns": None}}
 CELLS = {
     "shaders": ("shaders", 0.1, 0.5, 0.8, None),
     "spectrum": ("spectrum", 0.2, 0.7, 0.7, None),
@@ -68,29 +75,36 @@ def test_a_correlation_is_that_of_other_formulas():
 
 def test_sets_are_points_and_a_control_of_few_images_is_none():
     found = points(report_of(CELLS))
-    assert list(found) == [name for name in CELLS if name != "fbm_256"]
-    assert found["wmm"] == {"total_variation": 0.4, "blank_share": 0.0, "loss": 0.6, "score": 65.0}
+    assert list(found) == [*(name for name in CELLS if name != "fbm_256"), "clips"]
+    expected = {"total_variation": 0.4, "blank_share": 0.0, "loss": 0.6, "score": 65.0, "factors": 0.4}
+    assert found["wmm"] == pytest.approx(expected)
+    assert found["clips"] == {"score": 90.0, "factors": 1.0}, "no images, and a loss that compares with none"
 
 
 def test_sets_of_the_paper_are_also_looked_at_by_themselves():
     report = report_of(CELLS)
     found = correlations(report)
     assert [group["loss"]["number"] for group in found.values()] == [6, 5]
+    assert [group["factors"]["number"] for group in found.values()] == [7, 5]
     without = {name: one for name, one in CELLS.items() if not name.startswith("fbm")}
-    assert found["sets of the paper"] == correlations(report_of(without))["all sets"]
-    assert found["all sets"]["blank_share"]["r"] is None  # none of them has any
-    assert correlations(report_of({name: CELLS[name] for name in ("shaders", "wmm", "fbm")})) == {}
+    assert found["sets of the paper"]["loss"] == correlations(report_of(without))["all cells"]["loss"]
+    assert found["all cells"]["blank_share"]["r"] is None  # none of them has any
+    few = correlations(report_of({name: CELLS[name] for name in ("shaders", "wmm", "fbm")}))
+    assert list(few) == ["all cells"]
+    assert list(few["all cells"]) == ["factors"]
+    assert correlations(report_of({name: CELLS[name] for name in ("shaders", "wmm")})) == {}
 
 
 def test_correlations_are_told_and_drawn():
     report = report_of(CELLS)
     report["correlations"] = correlations(report)
     table = format_correlations(report)
-    assert f"{report['correlations']['all sets']['loss']['r']:+.2f} [" in table
+    assert f"{report['correlations']['all cells']['loss']['r']:+.2f} [" in table
     assert "none: all alike (6)" in table
     figure = draw_predictors(report)
     assert [axis.get_xlabel() for axis in figure.axes] == list(PREDICTORS.values())
     for axis, predictor in zip(figure.axes, PREDICTORS, strict=True):
         drawn = {text.get_text(): text.xy for text in axis.texts}
-        assert drawn == {name: (one[predictor], one["score"]) for name, one in points(report).items()}
+        found = {name: (one[predictor], one["score"]) for name, one in points(report).items() if predictor in one}
+        assert drawn == found
     assert format_correlations({}) == ""
