@@ -21,12 +21,12 @@ from tqdm import tqdm
 from transformers.utils import logging as logging_of_transformers
 
 from audiopg.data_scripts.figures import save_both
-from audiopg.data_scripts.probe_clips import factor_clips
+from audiopg.data_scripts.probe_clips import FACTORS, PROBE_SETS, probe_clips
 from audiopg.data_scripts.synthesis import Preset, get_preset
 from audiopg.training.ablation.grid import RANDOM, AblationGrid, run_key
 from audiopg.training.ablation.predictors import correlations, draw_predictors
 from audiopg.training.ablation.table import draw_ablation, format_table, summarise
-from audiopg.training.evaluation.factor_scores import decode_factors
+from audiopg.training.evaluation.factor_scores import decode_above_chance
 from audiopg.training.evaluation.probes import LOG_MEL, probe_features
 from audiopg.training.evaluation.protocols import rounds_of
 from audiopg.training.features.batches import Batches
@@ -54,7 +54,8 @@ FACTOR_PRESET = "reference"
 SECONDS_FOR_IMAGES = 2.56
 """Length of these clips where the encoder was trained on images, which have none."""
 
-NUM_TRAINING_CLIPS, NUM_TEST_CLIPS = 600, 300
+NUM_TRAINING_CLIPS, NUM_TEST_CLIPS = 400, 200
+"""Of each set of probe clips."""
 
 STOPPED = 130
 """Exit status of a command that was asked to stop."""
@@ -95,17 +96,23 @@ def measure(
         spare_test: As in `rounds_of`.
 
     Returns:
-        `scores` of the linear probe in each round, and `factors`: R^2 of frequency, level and onset.
+        `scores` of the linear probe and of the `neighbours` in each round, and `factors`: how well each of `FACTORS`
+        is decoded, as from `decode_above_chance`.
     """
-    clips = factor_clips(factor_preset(recipe), NUM_TRAINING_CLIPS + NUM_TEST_CLIPS)
-    features = features_of(spectrograms_of(batches.feature_extractor, clips.waveforms))
-    targets, cut = np.stack(list(clips.factors.values()), axis=1), NUM_TRAINING_CLIPS
-    factors = decode_factors(features[:cut], targets[:cut], features[cut:], targets[cut:])
+    factors: dict[str, float] = {}
+    cut = NUM_TRAINING_CLIPS
+    for probe_set in PROBE_SETS:
+        clips = probe_clips(factor_preset(recipe), probe_set, cut + NUM_TEST_CLIPS)
+        features = features_of(spectrograms_of(batches.feature_extractor, clips.waveforms))
+        for name, values in clips.factors.items():
+            parts = features[:cut], values[:cut], features[cut:], values[cut:]
+            factors[name] = round(decode_above_chance(*parts, FACTORS[name].kind), 4)
     cache = batches.cache
-    features = features_of(batches.spectrograms(range(len(cache))))
+    features, rounds = features_of(batches.spectrograms(range(len(cache)))), rounds_of(cache, spare_test=spare_test)
     return {
-        "scores": probe_features("linear", features, cache, rounds_of(cache, spare_test=spare_test))["scores"],
-        "factors": dict(zip(clips.factors, factors.round(4).tolist(), strict=True)),
+        "scores": probe_features("linear", features, cache, rounds)["scores"],
+        "neighbours": probe_features("neighbours", features, cache, rounds)["scores"],
+        "factors": {name: factors[name] for name in FACTORS},
     }
 
 
@@ -175,8 +182,8 @@ class Job:
         """Pre-train and probe, or take what is there.
 
         Returns:
-            `scores`, `factors`, `clips`, `loss`, of a run on images what those are, `pretraining_seconds`,
-            `probe_seconds`, the environment.
+            `scores`, `neighbours`, `factors`, `clips`, `loss`, of a run on images what those are,
+            `pretraining_seconds`, `probe_seconds`, the environment.
 
         Raises:
             KeyboardInterrupt: if pre-training was asked to stop; the same command goes on.
@@ -212,7 +219,7 @@ class Job:
 
     def _kept_or_made(self, name: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         cache = self.features()
-        clips = f"factors of {NUM_TRAINING_CLIPS} + {NUM_TEST_CLIPS} clips of {FACTOR_PRESET}"
+        clips = f"{len(FACTORS)} factors of {NUM_TRAINING_CLIPS} + {NUM_TEST_CLIPS} clips of {FACTOR_PRESET}"
         rows = ", mel rows apart" if self.pooling == "mel" else ""
         split = ", validation" if self.spare_test else ""
         return kept_or_made(self.folder, name, f"{cache.dataset_name} {cache.digest}, {clips}{rows}{split}", make)

@@ -86,7 +86,7 @@ def correlation(x: Sequence[float], y: Sequence[float]) -> dict[str, float | Non
     Example:
         >>> found = correlation([1, 2, 3, 4, 5], [1, 2, 3, 5, 4])
         >>> found["r"], found["low"], found["high"], found["rho"]
-        (0.9, 0.086, 0.994, 0.9)
+        (0.9, 0.086, 0.993, 0.9)
     """
     if len(set(x)) == 1 or len(set(y)) == 1:
         return {"r": None, "low": None, "high": None, "p": None, "rho": None, "number": len(x)}

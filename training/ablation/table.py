@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from audiopg.data_scripts.figures import STYLE
+from audiopg.data_scripts.probe_clips import FACTORS
 from audiopg.training.ablation.grid import RANDOM
 from audiopg.training.ablation.predictors import format_correlations, metric_of
 from audiopg.training.evaluation.probes import LOG_MEL
@@ -83,13 +84,17 @@ def verdict(difference: Mapping[str, float | None], num_seeds: int) -> str:
 
 
 def mean_factors(runs: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """R^2 of every factor, mean over the runs.
+    """How well factors are decoded, mean over the runs: each of the paper's three, and where there are more, all.
 
     Example:
         >>> mean_factors([{"factors": {"onset": 0.5}}, {"factors": {"onset": 0.75}}])
         {'onset': 0.625}
+        >>> mean_factors([{"factors": {"onset": 0.5, "mode": 1.0}}])
+        {'onset': 0.5, 'all 2': 0.75}
     """
-    return {name: float(np.mean([run["factors"][name] for run in runs])) for name in runs[0]["factors"]}
+    means = {name: float(np.mean([run["factors"][name] for run in runs])) for name in runs[0]["factors"]}
+    shown = {name: mean for name, mean in means.items() if FACTORS[name].paper}
+    return shown if len(shown) == len(means) else {**shown, f"all {len(means)}": float(np.mean(list(means.values())))}
 
 
 def format_table(report: Mapping[str, Any]) -> str:
@@ -102,12 +107,14 @@ def format_table(report: Mapping[str, Any]) -> str:
         The table, and a line that says what its numbers are.
     """
     grid, results, seeds = report["grid"], report["results"], report["grid"]["seeds"]
-    factors = list(results[grid["reference"]][0]["factors"])
+    factors = list(mean_factors(results[grid["reference"]]))
+    has_neighbours = "neighbours" in results[grid["reference"]][0]  # which older reports have not
     name, reference, dataset = map(markdown, (grid["name"], grid["reference"], report["dataset"]))
     lines = [
         f"| {name} | clips | minutes | loss | {dataset}, linear probe, {metric_of(report)} in % "
-        f"| difference to {reference} | beyond its spread | {' | '.join(factors)} | paper, fine-tuned |",
-        "|---" * (8 + len(factors)) + "|",
+        f"| difference to {reference} | beyond its spread | {'neighbours | ' * has_neighbours}{' | '.join(factors)} "
+        "| paper, fine-tuned |",
+        "|---" * (8 + has_neighbours + len(factors)) + "|",
     ]
     for name, found in report["summary"].items():
         score, difference = found["score"], found["difference"]
@@ -126,6 +133,7 @@ def format_table(report: Mapping[str, Any]) -> str:
             f"{_percent(score, 'mean', sign=False)}{spread} ({len(runs)})",
             f"{_percent(difference, 'mean')}{interval}" if is_other else "",
             verdict(difference, len(seeds)) if is_other else "",
+            *([f"{100 * _scores(runs, report['tested'], 'neighbours').mean():.2f}"] if has_neighbours else []),
             *(f"{value:.3f}" for value in mean_factors(runs).values()),
             _paper(grid["cells"].get(name, {}).get("paper")),
         ]
@@ -188,9 +196,9 @@ def draw_ablation(report: Mapping[str, Any]) -> Figure:
         return figure
 
 
-def _scores(runs: Sequence[Mapping[str, Any]], tested: Sequence[int]) -> np.ndarray:
+def _scores(runs: Sequence[Mapping[str, Any]], tested: Sequence[int], probe: str = "scores") -> np.ndarray:
     """Of each run in each round that counts, shape `(runs, rounds)`."""
-    return np.array([run["scores"] for run in runs])[:, list(tested)]
+    return np.array([run[probe] for run in runs])[:, list(tested)]
 
 
 def _paper(figure: float | None) -> str:

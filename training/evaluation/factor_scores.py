@@ -99,6 +99,31 @@ def chance(values_train: np.ndarray, values_test: np.ndarray, kind: str) -> floa
     return float(np.mean(values_test == classes[counts.argmax()]))
 
 
+def decode_above_chance(
+    features_train: np.ndarray, values_train: np.ndarray, features_test: np.ndarray, values_test: np.ndarray, kind: str
+) -> float:
+    r"""`decode` on one scale: R^2, or, for classes, the share of what chance leaves, $(a - c) / (1 - c)$.
+
+    Args:
+        features_train: As for `decode`, like the others.
+        values_train: See `features_train`.
+        features_test: See `features_train`.
+        values_test: See `features_train`.
+        kind: See `features_train`.
+
+    Returns:
+        1 for what is always right, 0 for what knows nothing.
+
+    Example:
+        >>> values = np.array([0, 1] * 15)
+        >>> decode_above_chance(values[:, None], values, values[:, None], values, "class")
+        1.0
+    """
+    least = chance(values_train, values_test, kind)
+    found = decode(features_train, values_train, features_test, values_test, kind)
+    return (found - least) / (1 - least) if least < 1 else 0.0
+
+
 def neuron_information(features: np.ndarray, values: np.ndarray, kind: str, seed: int = 0) -> np.ndarray:
     """Mutual information of every neuron and a factor, by nearest neighbours.
 
