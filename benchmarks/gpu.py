@@ -105,7 +105,7 @@ def measure_model(output: Path, device: torch.device) -> None:
     report.add("peak", {"TFLOP/s": round(peak / 1e12, 3)})
     config = AudioPGConfig.of_size("base" if on_gpu else "tiny")
     frames = 1024 if on_gpu else 64
-    flop = flop_per_clip(config, frames * config.num_mel_bins // config.patch_size**2)
+    flop = flop_per_clip(config, frames * config.num_mel_bins // config.patch_values)
     for batch_size in (64, 256, 512) if on_gpu else (2,):
         for compiled in (False, True) if on_gpu else (False,):
             inputs = torch.randn(batch_size, frames, config.num_mel_bins, device=device)

@@ -125,7 +125,7 @@ def our_model_step(config: AudioPGConfig, inputs: Tensor, *, compiled: bool) -> 
     model = AudioPGForPreTraining(config).to(device).train()
     if compiled:
         model.compile(dynamic=False)
-    noise = torch.rand(len(inputs), inputs[0].numel() // config.patch_size**2, device=device)
+    noise = torch.rand(len(inputs), inputs[0].numel() // config.patch_values, device=device)
     dtype = torch.bfloat16 if device.type == "cuda" else None
     return optimized(model, lambda: model(input_values=inputs, noise=noise).loss, dtype)
 
@@ -141,7 +141,7 @@ def model_only(
     """Steps of every contender on fixed inputs."""
     frames = round(duration * 100)
     inputs = torch.randn(batch_size, frames, config.num_mel_bins, device=device)
-    num_patches = inputs[0].numel() // config.patch_size**2
+    num_patches = inputs[0].numel() // config.patch_values
     research = research_model(config, num_patches, device)
     steps = {
         "ours": our_model_step(config, inputs, compiled=False),
@@ -167,7 +167,7 @@ def research_step(config: AudioPGConfig, duration: float, batch_size: int, worke
         worker_init_fn=single_thread,
     )
     batches = iter(loader)
-    num_patches = round(duration * 100) * config.num_mel_bins // config.patch_size**2
+    num_patches = round(duration * 100) * config.num_mel_bins // config.patch_values
     model = research_model(config, num_patches, device)
     return optimized(model, lambda: model(next(batches).to(device, non_blocking=True)), half_on_gpu(device))
 
@@ -259,7 +259,7 @@ def compare(
         "peak_flop_per_second": round(peak),
     }
     rates = clips_per_second(model_only(config, duration, batch_size, device, vitmae=False), batch_size, **pace)
-    num_patches = round(duration * 100) * config.num_mel_bins // config.patch_size**2
+    num_patches = round(duration * 100) * config.num_mel_bins // config.patch_values
     flop = flop_per_clip(config, num_patches)
     results["model_only"] = {
         **with_ratios(rates),

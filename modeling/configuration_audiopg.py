@@ -166,7 +166,9 @@ class AudioPGConfig(PortableConfig):
 
     Args:
         num_mel_bins: Mel bands of a spectrogram, a multiple of `patch_size`; of an image, its rows of pixels.
-        patch_size: Side of a square patch, in frames and in mel bands; in pixels.
+        patch_size: Side of a patch along mel, in bands; of an image, in pixels.
+        patch_frames: Side of a patch along time, in frames of 10 ms; None for a square patch, `patch_size`. Patches of
+            images are square.
         hidden_size: Width of the encoder, a multiple of 4 and of `num_attention_heads`.
         num_hidden_layers: Blocks of the encoder.
         num_attention_heads: Attention heads of each encoder block.
@@ -204,6 +206,7 @@ class AudioPGConfig(PortableConfig):
 
     num_mel_bins: int = 128
     patch_size: int = 16
+    patch_frames: int | None = None
     hidden_size: int = 768
     num_hidden_layers: int = 12
     num_attention_heads: int = 12
@@ -232,6 +235,13 @@ class AudioPGConfig(PortableConfig):
                 f"`num_mel_bins` must be a multiple of `patch_size`, got {self.num_mel_bins} and {self.patch_size}: "
                 "choose a patch size that divides the mel bands."
             )
+        if self.patch_frames is not None:
+            self._check_positive(["patch_frames"])
+        if self.num_channels > 1 and self.patch_shape != (self.patch_size, self.patch_size):
+            raise ValueError(
+                f"Patches of images must be square, got `patch_frames` {self.patch_frames} and `patch_size` "
+                f"{self.patch_size} with {self.num_channels} channels: leave `patch_frames` out."
+            )
         for name in ("mask_ratio", "drop_path_rate"):
             value = getattr(self, name)
             if not 0 <= value < 1:
@@ -249,6 +259,11 @@ class AudioPGConfig(PortableConfig):
         super().__post_init__(**kwargs)
 
     @property
+    def patch_shape(self) -> tuple[int, int]:
+        """Sides of a patch: frames along time, bands along mel."""
+        return self.patch_size if self.patch_frames is None else self.patch_frames, self.patch_size
+
+    @property
     def num_mel_patches(self) -> int:
         """Patches along mel."""
         return self.num_mel_bins // self.patch_size
@@ -256,7 +271,7 @@ class AudioPGConfig(PortableConfig):
     @property
     def patch_values(self) -> int:
         """Numbers in a patch, those of all channels."""
-        return self.num_channels * self.patch_size**2
+        return self.num_channels * math.prod(self.patch_shape)
 
     def _check_sizes(self, width_name: str, heads_name: str) -> None:
         width, heads = getattr(self, width_name), getattr(self, heads_name)

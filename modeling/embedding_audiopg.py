@@ -1,9 +1,9 @@
 r"""Embeddings of recordings of any length: windows that overlap, and how what they say is put together again.
 
-A recording of $T$ time patches (160 ms each) that fits into one window is embedded as it is. A longer one is cut into
-windows whose starts lie on the grid of these patches; the last window ends where the recording ends, so that every
-window is full. With $h_{w,t,m}$ the encoder's token at time patch $t$ and mel patch $m$ (of $M$) as window $w$ has it,
-and $W_t$ the windows that cover $t$,
+A recording of $T$ time patches (160 ms each where a patch has 16 frames) that fits into one window is embedded as it
+is. A longer one is cut into windows whose starts lie on the grid of these patches; the last window ends where the
+recording ends, so that every window is full. With $h_{w,t,m}$ the encoder's token at time patch $t$ and mel patch $m$
+(of $M$) as window $w$ has it, and $W_t$ the windows that cover $t$,
 
 $$f_t = \frac{1}{|W_t|} \sum_{w \in W_t} \frac{1}{M} \sum_{m=1}^{M} h_{w,t,m}, \qquad
 e = \frac{1}{T} \sum_{t=1}^{T} f_t$$
@@ -28,7 +28,7 @@ from .feature_extraction_audiopg import ArrayLike, LogMelFeatureExtractor, split
 from .spectrogram_audiopg import PatchGrid, frame_length, hop_length, num_frames, num_time_patches, samples_spanned
 
 WINDOW_SECONDS = 10.24
-"""The length of clip that the models are pre-trained on: 64 time patches."""
+"""The length of clip that the models are pre-trained on: 64 time patches of 16 frames."""
 
 OVERLAP_SECONDS = 2.56
 """A quarter of a window: a moment at the seam of two is at least 1.28 s inside one of them."""
@@ -83,7 +83,8 @@ class AudioPGFrameEmbeddings:
 
     Args:
         embeddings: Shape `(time patches, hidden_size)`, float32.
-        times: Centre of each time patch in seconds, shape `(time patches,)`; they are 160 ms apart.
+        times: Centre of each time patch in seconds, shape `(time patches,)`; they are a patch apart, 160 ms for 16
+            frames.
     """
 
     embeddings: Tensor
@@ -247,6 +248,32 @@ def merge_windows(windows: Sequence[Window], frames: Sequence[Tensor]) -> Tensor
     return total / count
 
 
+def check_time_patches(embeddings: Tensor, frames: int, patch_size: int) -> Tensor:
+    """Refuse what an encoder says of frames that were cut for another one.
+
+    Args:
+        embeddings: Shape `(batch, time patches, width)`.
+        frames: That the encoder heard, padding included.
+        patch_size: Frames of a time patch, of the feature extractor.
+
+    Returns:
+        The same embeddings.
+
+    Raises:
+        ValueError: if the frames make another number of patches.
+
+    Example:
+        >>> check_time_patches(torch.zeros(1, 4, 3), frames=64, patch_size=16).shape
+        torch.Size([1, 4, 3])
+    """
+    if embeddings.shape[1] * patch_size != frames:
+        raise ValueError(
+            f"The feature extractor must have the time patches of the model, {frames / embeddings.shape[1]:g} frames "
+            f"each, got patch_size {patch_size}: load the one that was saved beside the model."
+        )
+    return embeddings
+
+
 def frame_embeddings(
     encode: Callable[[Any], Tensor],
     feature_extractor: LogMelFeatureExtractor,
@@ -271,7 +298,7 @@ def frame_embeddings(
 
     Raises:
         ValueError: if a recording or a window is too short, it cannot be read (`AudioFileError`), or the feature
-            extractor refuses the samples.
+            extractor refuses the samples or has other time patches than the encoder.
     """
     grid = feature_extractor.patch_grid
     lengths: deque[int] = deque()
@@ -293,7 +320,7 @@ def frame_embeddings(
             (first, _), (last, _) = parts[0][0], parts[-1][0]
             error.add_note(f"Its clips are windows of recordings {first} to {last}, counted from 0.")
             raise
-        return encode(inputs)
+        return check_time_patches(encode(inputs), inputs["input_values"].shape[1], grid["patch_size"])
 
     for embeddings in _merged(opened(), encode_samples, batch_size):
         yield AudioPGFrameEmbeddings(embeddings, patch_times(lengths.popleft(), **grid))
@@ -333,7 +360,7 @@ def spectrogram_embeddings(
         The embeddings of each recording, `(time patches, width)`, in order.
 
     Raises:
-        ValueError: if a recording has no frame, or as `plan_windows`.
+        ValueError: if a recording has no frame, or as `plan_windows` and `check_time_patches`.
 
     Example:
         >>> def encode(inputs):
@@ -357,7 +384,7 @@ def spectrogram_embeddings(
         if _hold_padding(parts):
             lengths = torch.tensor([len(window) for window in windows])
             inputs["attention_mask"] = (torch.arange(longest) < lengths[:, None]).long().to(device)
-        return encode(inputs)
+        return check_time_patches(encode(inputs), longest, patch_size)
 
     yield from _merged(((frames, plan(frames)) for frames in spectrograms), encode_frames, batch_size)
 
@@ -389,6 +416,7 @@ __all__ = [
     "EmbeddingOptions",
     "Window",
     "WindowOptions",
+    "check_time_patches",
     "frame_embeddings",
     "merge_windows",
     "patch_times",

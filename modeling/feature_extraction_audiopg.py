@@ -275,7 +275,8 @@ class AudioPGFeatureExtractor(LogMelFeatureExtractor):
         sampling_rate: Rate in Hz of the model's waveforms. Samples are of this rate; files and decoded audio, which
             say their own, are resampled to it.
         num_mel_bins: Number of mel bands.
-        patch_size: Frames are padded to a multiple of it.
+        patch_size: Frames of a patch along time, the `patch_shape[0]` of the model's configuration; frames are padded
+            to a multiple of it.
         window: `"hann"` or `"hamming"`.
         mean: Mean of the raw log-mel energies; measured on synthesized clips unless given.
         std: Their standard deviation.

@@ -8,7 +8,7 @@ def standardize_patches(patches: Tensor) -> Tensor:
     """Standardise each patch by its own mean and unbiased variance (AudioPG, section 4).
 
     Args:
-        patches: Shape `(batch, patches, patch_size ** 2)`.
+        patches: Shape `(batch, patches, patch values)`.
 
     Returns:
         The same shape; constant patches become zero, because 1e-6 is added to the variance.
@@ -25,7 +25,7 @@ def reconstruction_loss(logits: Tensor, patches: Tensor, mask: Tensor, *, norm_p
     """Mean squared error of the predicted patches, averaged over the masked ones.
 
     Args:
-        logits: Predictions, shape `(batch, patches, patch_size ** 2)`.
+        logits: Predictions, shape `(batch, patches, patch values)`.
         patches: The true patches, same shape.
         mask: 1 at patches to score, shape `(batch, patches)`.
         norm_pix_loss: Whether to compare with standardised patches.

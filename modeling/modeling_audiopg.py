@@ -1,6 +1,6 @@
 """AudioPG: a masked autoencoder over log-mel spectrograms, and the encoder and classifier that come out of it.
 
-A spectrogram is cut into square patches. In pre-training the encoder sees a quarter of them, a small decoder redraws
+A spectrogram is cut into patches. In pre-training the encoder sees a quarter of them, a small decoder redraws
 the rest (He et al. 2022, "Masked Autoencoders Are Scalable Vision Learners"; AudioPG, section 4). Afterwards the
 encoder sees every patch, and the mean of its patch tokens describes the clip.
 
@@ -90,8 +90,8 @@ class AudioPGForPreTrainingOutput(ModelOutput):
 
     Args:
         loss: Mean squared error over the masked patches, a float32 scalar; None when nothing was masked.
-        logits: Predicted patches, shape `(batch, patches, num_channels * patch_size ** 2)`, standardised if
-            `norm_pix_loss` is set.
+        logits: Predicted patches, shape `(batch, patches, config.patch_values)`, standardised if `norm_pix_loss` is
+            set.
         mask: 1 where a patch was masked and is scored, shape `(batch, patches)`.
         ids_restore: Rank of each patch in the order of the noise, shape `(batch, patches)`.
         hidden_states: Hidden states of the encoder, when asked for.
@@ -124,17 +124,18 @@ def _check_inputs(
             f"`input_values` must have shape (batch, frames, {config.num_mel_bins} mel bins), got {shape}: make "
             "them with the AudioPGFeatureExtractor of this checkpoint, which takes waveforms."
         )
-    if shape[1] == 0 or shape[1] % config.patch_size:
+    patch_frames, patch_bins = config.patch_shape
+    if shape[1] == 0 or shape[1] % patch_frames:
         raise ValueError(
-            f"The frames of `input_values` must be a multiple of the patch size {config.patch_size}, got "
-            f"{shape[1]}: the AudioPGFeatureExtractor pads them so."
+            f"The frames of `input_values` must be a multiple of the {patch_frames} of a patch, got {shape[1]}: the "
+            "AudioPGFeatureExtractor of this checkpoint pads them so."
         )
     if attention_mask is not None and tuple(attention_mask.shape) != shape[:2]:
         raise ValueError(
             f"`attention_mask` must have one number per frame, shape {shape[:2]}, got "
             f"{tuple(attention_mask.shape)}: take the one that the AudioPGFeatureExtractor returns."
         )
-    num_patches = shape[1] * shape[2] // config.patch_size**2
+    num_patches = shape[1] * shape[2] // (patch_frames * patch_bins)
     if noise is not None and tuple(noise.shape) != (shape[0], num_patches):
         raise ValueError(
             f"`noise` must have one number per patch, shape {(shape[0], num_patches)}, got {tuple(noise.shape)}: "
@@ -427,7 +428,7 @@ class AudioPGModel(AudioPGPreTrainedModel):
 
         Args:
             input_values: Standardised log-mel spectrograms, shape `(batch, frames, num_mel_bins)`; the frames are a
-                multiple of `config.patch_size`. With several channels, see `AudioPGConfig`.
+                multiple of `config.patch_shape[0]`. With several channels, see `AudioPGConfig`.
             attention_mask: 1 at real frames, 0 at padding, shape `(batch, frames)`; None when all are real. Leave it
                 out where you can: attention without a mask has faster kernels.
             noise: One number per patch, shape `(batch, patches)`. If given, the encoder sees only the patches with
@@ -446,9 +447,9 @@ class AudioPGModel(AudioPGPreTrainedModel):
         self._warn_of_attentions(output_attentions)
         config = self.config
         columns = config.num_mel_patches
-        patches = patchify(input_values, config.patch_size)
+        patches = patchify(input_values, config.patch_shape)
         batch, num_patches, _ = patches.shape
-        valid = None if attention_mask is None else valid_patches(attention_mask, config.patch_size, columns)
+        valid = None if attention_mask is None else valid_patches(attention_mask, config.patch_shape[0], columns)
         positions = sincos_positions(num_patches // columns, columns, config.hidden_size, patches.device)
 
         if noise is None:
@@ -517,8 +518,8 @@ class AudioPGModel(AudioPGPreTrainedModel):
             float32, on the model's device.
 
         Raises:
-            ValueError: if a recording or a window is too short, the feature extractor refuses the samples, or there is
-                no such pooling.
+            ValueError: if a recording or a window is too short, the feature extractor refuses the samples or is of
+                another checkpoint, or there is no such pooling.
 
         Example:
             >>> model = AudioPGModel(AudioPGConfig.of_size("tiny"))
@@ -534,7 +535,9 @@ class AudioPGModel(AudioPGPreTrainedModel):
         feature_extractor: AudioPGFeatureExtractor,
         **options: Unpack[EmbeddingOptions],
     ) -> list[AudioPGFrameEmbeddings]:
-        """Embed recordings of any length from 25 ms on, each to one vector every 160 ms.
+        """Embed recordings of any length from 25 ms on, each to one vector for every time patch.
+
+        That is one every 160 ms where patches have 16 frames.
 
         Args:
             waveforms: As `embed`, like the other arguments.
@@ -638,11 +641,11 @@ class AudioPGForPreTraining(AudioPGPreTrainedModel):
             noise = self._draw_noise(input_values, attention_mask)
         encoded = self.audiopg(input_values, attention_mask, noise, return_dict=True, **kwargs)
         columns = config.num_mel_patches
-        valid = None if attention_mask is None else valid_patches(attention_mask, config.patch_size, columns)
+        valid = None if attention_mask is None else valid_patches(attention_mask, config.patch_shape[0], columns)
         logits = self.decoder(encoded.last_hidden_state, encoded.mask, encoded.ids_restore, valid)
         loss = None
         if noise is not None:
-            patches = patchify(input_values, config.patch_size)
+            patches = patchify(input_values, config.patch_shape)
             loss = reconstruction_loss(logits, patches, encoded.mask, norm_pix_loss=config.norm_pix_loss)
         return AudioPGForPreTrainingOutput(
             loss=loss,
@@ -730,7 +733,8 @@ class AudioPGForAudioClassification(AudioPGPreTrainedModel):
     def _mel_rows(self, last_hidden_state: Tensor, attention_mask: Tensor | None) -> Tensor:
         """Mean over time of every row of patches along mel, side by side, shape `(batch, rows * hidden_size)`."""
         rows = time_patch_stacks(last_hidden_state, self.config.num_mel_patches)
-        valid = None if attention_mask is None else valid_patches(attention_mask, self.config.patch_size, columns=1)
+        patch_frames, _ = self.config.patch_shape
+        valid = None if attention_mask is None else valid_patches(attention_mask, patch_frames, columns=1)
         return _masked_mean(rows, valid).to(self.classifier.weight.dtype)
 
 

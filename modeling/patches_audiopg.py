@@ -13,42 +13,45 @@ from torch import Tensor
 Count = TypeVar("Count", int, Tensor)
 
 
-def patchify(values: Tensor, patch_size: int) -> Tensor:
-    """Cut spectrograms into square patches, time outer and mel inner, both among patches and inside each.
+def patchify(values: Tensor, patch_shape: tuple[int, int]) -> Tensor:
+    """Cut spectrograms into patches, time outer and mel inner, both among patches and inside each.
 
     Args:
         values: Shape `(batch, frames, mel bins)`, or `(batch, channels, frames, mel bins)`.
-        patch_size: Side of a patch, in frames and in mel bins.
+        patch_shape: Sides of a patch, in frames and in mel bins, as `AudioPGConfig.patch_shape`.
 
     Returns:
-        Shape `(batch, frames * mel bins / patch_size ** 2, channels * patch_size ** 2)`, channel by channel.
+        Shape `(batch, patches, channels * patch frames * patch bins)`, channel by channel.
 
     Raises:
-        ValueError: if a side of the spectrogram is not a multiple of `patch_size`.
+        ValueError: if a side of the spectrogram is not a multiple of that of a patch.
 
     Example:
-        >>> patchify(torch.arange(8.0).reshape(1, 2, 4), patch_size=2).tolist()
+        >>> patchify(torch.arange(8.0).reshape(1, 2, 4), (2, 2)).tolist()
         [[[0.0, 1.0, 4.0, 5.0], [2.0, 3.0, 6.0, 7.0]]]
+        >>> patchify(torch.arange(8.0).reshape(1, 2, 4), (1, 2)).tolist()
+        [[[0.0, 1.0], [2.0, 3.0], [4.0, 5.0], [6.0, 7.0]]]
     """
     batch, *channels, frames, mel_bins = values.shape
-    if frames % patch_size or mel_bins % patch_size:
+    time, mel = patch_shape
+    if frames % time or mel_bins % mel:
         raise ValueError(
-            f"Both sides of a spectrogram must be multiples of the patch size {patch_size}, got {frames} frames and "
-            f"{mel_bins} mel bins: pad it first."
+            f"The sides of a spectrogram must be multiples of those of a patch, {time} frames and {mel} mel bins, got "
+            f"{frames} frames and {mel_bins} mel bins: pad it first."
         )
-    rows, columns = frames // patch_size, mel_bins // patch_size
-    # (B, [C,] rows, p, columns, p) -> (B, rows, columns, [C,] p, p)
-    grid = values.reshape(batch, *channels, rows, patch_size, columns, patch_size)
+    rows, columns = frames // time, mel_bins // mel
+    # (B, [C,] rows, time, columns, mel) -> (B, rows, columns, [C,] time, mel)
+    grid = values.reshape(batch, *channels, rows, time, columns, mel)
     grid = grid.transpose(2, 3) if not channels else grid.permute(0, 2, 4, 1, 3, 5)
-    return grid.reshape(batch, rows * columns, math.prod(channels) * patch_size * patch_size)
+    return grid.reshape(batch, rows * columns, math.prod(channels) * time * mel)
 
 
-def unpatchify(patches: Tensor, patch_size: int, num_mel_bins: int, num_channels: int = 1) -> Tensor:
+def unpatchify(patches: Tensor, patch_shape: tuple[int, int], num_mel_bins: int, num_channels: int = 1) -> Tensor:
     """Put patches back together: the inverse of `patchify`.
 
     Args:
-        patches: Shape `(batch, patches, num_channels * patch_size ** 2)`.
-        patch_size: Side of a patch, in frames and in mel bins.
+        patches: Shape `(batch, patches, num_channels * patch frames * patch bins)`.
+        patch_shape: Sides of a patch, in frames and in mel bins.
         num_mel_bins: Mel bins of the spectrogram.
         num_channels: Channels of it.
 
@@ -60,21 +63,22 @@ def unpatchify(patches: Tensor, patch_size: int, num_mel_bins: int, num_channels
 
     Example:
         >>> values = torch.randn(2, 32, 64)
-        >>> torch.equal(unpatchify(patchify(values, 16), 16, num_mel_bins=64), values)
+        >>> torch.equal(unpatchify(patchify(values, (8, 16)), (8, 16), num_mel_bins=64), values)
         True
     """
     batch, num_patches, pixels = patches.shape
-    columns = num_mel_bins // patch_size
-    if pixels != num_channels * patch_size**2 or num_mel_bins % patch_size or num_patches % columns:
+    time, mel = patch_shape
+    columns = num_mel_bins // mel
+    if pixels != num_channels * time * mel or num_mel_bins % mel or num_patches % columns:
         raise ValueError(
-            f"Patches must have {'patch_size ** 2' if num_channels == 1 else 'num_channels * patch_size ** 2'} = "
-            f"{num_channels * patch_size**2} values and fill rows of {num_mel_bins} mel bins, "
-            f"got {num_patches} patches of {pixels} values: pass the sizes that they were cut with."
+            f"Patches must have {num_channels} * {time} * {mel} values (channels, frames, mel bins) and fill rows of "
+            f"{num_mel_bins} mel bins, got {num_patches} patches of {pixels} values: pass the sizes that they were "
+            "cut with."
         )
     rows = num_patches // columns
-    # (B, rows, columns, C, p, p) -> (B, C, rows, p, columns, p)
-    grid = patches.reshape(batch, rows, columns, num_channels, patch_size, patch_size).permute(0, 3, 1, 4, 2, 5)
-    values = grid.reshape(batch, num_channels, rows * patch_size, num_mel_bins)
+    # (B, rows, columns, C, time, mel) -> (B, C, rows, time, columns, mel)
+    grid = patches.reshape(batch, rows, columns, num_channels, time, mel).permute(0, 3, 1, 4, 2, 5)
+    values = grid.reshape(batch, num_channels, rows * time, num_mel_bins)
     return values[:, 0] if num_channels == 1 else values
 
 
@@ -116,23 +120,23 @@ def sincos_positions(rows: int, columns: int, dim: int, device: torch.device | s
     return torch.cat([mel, time], dim=-1).reshape(rows * columns, dim)
 
 
-def valid_patches(attention_mask: Tensor, patch_size: int, columns: int) -> Tensor:
+def valid_patches(attention_mask: Tensor, patch_frames: int, columns: int) -> Tensor:
     """Tell which patches hold at least one real frame.
 
     Args:
         attention_mask: 1 at real frames, 0 at padding, shape `(batch, frames)`.
-        patch_size: Frames per patch.
+        patch_frames: Frames of a patch.
         columns: Patches along mel.
 
     Returns:
         Booleans of shape `(batch, patches)`.
 
     Example:
-        >>> valid_patches(torch.tensor([[1, 0, 0, 0]]), patch_size=2, columns=3).tolist()
+        >>> valid_patches(torch.tensor([[1, 0, 0, 0]]), patch_frames=2, columns=3).tolist()
         [[True, True, True, False, False, False]]
     """
     batch, frames = attention_mask.shape
-    rows = attention_mask.bool().reshape(batch, frames // patch_size, patch_size).any(dim=-1)
+    rows = attention_mask.bool().reshape(batch, frames // patch_frames, patch_frames).any(dim=-1)
     return rows.repeat_interleave(columns, dim=1)
 
 

@@ -20,6 +20,7 @@ from .audio_audiopg import read_waveform
 from .embedding_audiopg import (
     Window,
     WindowOptions,
+    check_time_patches,
     merge_windows,
     patch_times,
     plan_windows,
@@ -55,9 +56,9 @@ class AudioPGFeatureExtractionPipeline(ChunkPipeline):
 
         Args:
             inputs: One recording as `read_waveform` takes it, or a list, generator or data set of these.
-            options: `frames`, whether to return an embedding every 160 ms instead of one; `pooling`, "mean" or "mel",
-                as in `AudioPGModel.embed`; `window_seconds` and `overlap_seconds`, see `plan_windows`; `batch_size`
-                and `num_workers`, see `Pipeline`.
+            options: `frames`, whether to return an embedding of every time patch instead of one; `pooling`, "mean" or
+                "mel", as in `AudioPGModel.embed`; `window_seconds` and `overlap_seconds`, see `plan_windows`;
+                `batch_size` and `num_workers`, see `Pipeline`.
 
         Returns:
             For each recording a float32 array of shape `(hidden_size,)`, or with `frames` a dictionary of
@@ -111,6 +112,8 @@ class AudioPGFeatureExtractionPipeline(ChunkPipeline):
     def _forward(self, inputs: dict[str, Any], pooling: str = "mean") -> dict[str, Any]:  # type: ignore[override]
         values = {name: inputs[name] for name in ("input_values", "attention_mask")}
         frames = self.model.time_patch_embeddings(values, pooling)
+        patch_size = self.feature_extractor.patch_grid["patch_size"]
+        check_time_patches(frames, values["input_values"].shape[1], patch_size)
         return {"frames": frames, "num_samples": inputs["num_samples"], "is_last": inputs["is_last"]}
 
     def postprocess(  # type: ignore[override]

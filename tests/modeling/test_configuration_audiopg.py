@@ -1,4 +1,5 @@
 import ast
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -62,6 +63,8 @@ def test_misspelt_override_is_refused():
         ({"layer_norm_eps": float("nan")}, "`layer_norm_eps` must be a finite number above 0, got nan"),
         ({"initializer_range": float("inf")}, "`initializer_range` must be a finite number, 0 or more, got inf"),
         ({"num_hidden_layers": 0}, "`num_hidden_layers` must be at least 1, got 0"),
+        ({"patch_frames": 0}, "`patch_frames` must be at least 1, got 0"),
+        ({"num_channels": 3, "patch_frames": 8}, "Patches of images must be square, got `patch_frames` 8 and .* 16"),
     ],
 )
 def test_numbers_that_do_not_fit_are_refused(settings, message):
@@ -82,6 +85,24 @@ def test_config_survives_saving_and_loading(tmp_path):
     config = AudioPGConfig.of_size("small", num_labels=7, drop_path_rate=0.1)
     config.save_pretrained(tmp_path)
     assert AudioPGConfig.from_pretrained(tmp_path).to_dict() == config.to_dict()
+
+
+def test_a_patch_is_square_unless_its_frames_are_given(tmp_path):
+    config = AudioPGConfig.of_size("tiny", patch_frames=8)
+    assert (config.patch_shape, config.patch_values, config.num_mel_patches) == ((8, 16), 128, 8)
+    config.save_pretrained(tmp_path)
+    assert AudioPGConfig.from_pretrained(tmp_path).patch_shape == (8, 16)
+    assert AudioPGConfig(patch_size=8).patch_shape == (8, 8)
+    assert AudioPGConfig(num_channels=3, patch_frames=16).patch_values == 3 * 256
+
+
+def test_a_configuration_of_before_patches_had_frames_has_square_ones(tmp_path):
+    AudioPGConfig(patch_size=32).save_pretrained(tmp_path)
+    path = tmp_path / "config.json"
+    values = json.loads(path.read_text(encoding="utf-8"))
+    values.pop("patch_frames", None)
+    path.write_text(json.dumps(values), encoding="utf-8")
+    assert AudioPGConfig.from_pretrained(tmp_path).patch_shape == (32, 32)
 
 
 def test_auto_map_names_classes_that_exist():

@@ -28,10 +28,14 @@ SMALL = {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2, "i
 RATE = 16000
 
 
+def build(patch_frames=None):
+    torch.manual_seed(0)
+    return AudioPGModel(AudioPGConfig(**SMALL, patch_frames=patch_frames)).eval()
+
+
 @pytest.fixture(scope="module")
 def model():
-    torch.manual_seed(0)
-    return AudioPGModel(AudioPGConfig(**SMALL)).eval()
+    return build()
 
 
 def noise(num_samples, seed=0):
@@ -63,19 +67,22 @@ def test_a_clip_of_one_window_has_its_pooler_output(model):
         torch.testing.assert_close(embedding, expected, rtol=0, atol=1e-5)
 
 
-def test_long_recordings_are_averaged_as_a_slow_loop_does(model):
+@pytest.mark.parametrize(("patch_frames", "firsts"), [(16, (0, 48, 93)), (8, (0, 96, 185))])
+def test_long_recordings_are_averaged_as_a_slow_loop_does(patch_frames, firsts):
     """By hand: every window cut out of the recording, embedded alone, and every time patch averaged over windows."""
-    feature_extractor, clip = AudioPGFeatureExtractor(), noise(25 * RATE)
-    told = [[] for _ in range(157)]  # (1 + (400000 - 400) // 160) frames / 16, rounded up
-    for first in (0, 48, 93):
-        samples = clip[first * 2560 : first * 2560 + 64 * 2560 + 240]
+    model, feature_extractor = build(patch_frames), AudioPGFeatureExtractor(patch_size=patch_frames)
+    clip, samples_per_patch = noise(25 * RATE), 160 * patch_frames
+    told = [[] for _ in range(-(-2498 // patch_frames))]  # 1 + (400000 - 400) // 160 frames
+    for first in firsts:
+        samples = clip[first * samples_per_patch : first * samples_per_patch + 1024 * 160 + 240]
         tokens = model(**feature_extractor(samples, sampling_rate=RATE)).last_hidden_state[0, 1:]
-        for row in range(64):
+        for row in range(1024 // patch_frames):
             told[first + row].append(tokens[8 * row : 8 * row + 8].mean(dim=0))
     expected = torch.stack([torch.stack(tokens).mean(dim=0) for tokens in told])
     [frames] = model.embed_frames(clip, feature_extractor)
     torch.testing.assert_close(frames.embeddings, expected, rtol=0, atol=1e-5)
     torch.testing.assert_close(model.embed(clip, feature_extractor)[0], expected.mean(dim=0), rtol=0, atol=1e-5)
+    assert frames.times.diff()[:-1].tolist() == pytest.approx([patch_frames / 100] * (len(told) - 2), abs=1e-5)
 
 
 def test_mel_patches_side_by_side_say_where_in_the_spectrum_and_average_to_the_mean(model):
@@ -89,6 +96,21 @@ def test_mel_patches_side_by_side_say_where_in_the_spectrum_and_average_to_the_m
     torch.testing.assert_close(frames.embeddings.mean(dim=0), rows[1], rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize(("patch_frames", "patch_size"), [(8, 16), (16, 8)])
+def test_a_feature_extractor_of_another_checkpoint_s_patches_is_refused(patch_frames, patch_size):
+    """Its times would be others, and half of what the encoder says would be lost."""
+    message = rf"time patches of the model, {patch_frames} frames each, got patch_size {patch_size}"
+    model, feature_extractor = build(patch_frames), AudioPGFeatureExtractor(patch_size=patch_size)
+    with pytest.raises(ValueError, match=message):
+        model.embed(noise(2 * 160 * 16), feature_extractor)
+    with pytest.raises(ValueError, match=message):
+        list(
+            spectrogram_embeddings(
+                model.time_patch_embeddings, [torch.zeros(32, 128)], device="cpu", **feature_extractor.patch_grid
+            )
+        )
+
+
 @pytest.mark.parametrize("method", ["embed", "embed_frames"])
 def test_options_that_do_not_exist_are_refused(model, method):
     embed = getattr(model, method)
@@ -98,11 +120,12 @@ def test_options_that_do_not_exist_are_refused(model, method):
         embed(noise(8000), AudioPGFeatureExtractor(), window_second=3.2)
 
 
-@pytest.mark.parametrize("batch_size", [1, 3, 16])
-def test_a_recording_is_embedded_the_same_in_any_company(model, batch_size):
+@pytest.mark.parametrize(("batch_size", "patch_frames"), [(1, 16), (3, 16), (16, 16), (3, 8)])
+def test_a_recording_is_embedded_the_same_in_any_company(batch_size, patch_frames):
+    model, feature_extractor = build(patch_frames), AudioPGFeatureExtractor(patch_size=patch_frames)
     clips = [noise(length, seed) for seed, length in enumerate([400, 30 * RATE, 8000, 11 * RATE, 16000])]
-    together = model.embed(clips, AudioPGFeatureExtractor(), batch_size=batch_size)
-    alone = [model.embed(clip, AudioPGFeatureExtractor(), batch_size=1)[0] for clip in clips]
+    together = model.embed(clips, feature_extractor, batch_size=batch_size)
+    alone = [model.embed(clip, feature_extractor, batch_size=1)[0] for clip in clips]
     torch.testing.assert_close(together, torch.stack(alone), rtol=0, atol=1e-5)
 
 
@@ -156,14 +179,15 @@ def test_arrays_tensors_lists_and_integers_are_one_recording(model):
         torch.testing.assert_close(model.embed(same, AudioPGFeatureExtractor()), expected, rtol=0, atol=1e-6)
 
 
-def test_times_are_the_centres_of_what_a_patch_hears():
+@pytest.mark.parametrize("patch_frames", [16, 8, 4])
+def test_times_are_the_centres_of_what_a_patch_hears(patch_frames):
     for num_samples in (400, 16000, 163840, 170000):
         frames = 1 + (num_samples - 400) // 160
         by_hand = []
-        for first in range(0, frames, 16):
-            last = min(first + 16, frames) - 1
+        for first in range(0, frames, patch_frames):
+            last = min(first + patch_frames, frames) - 1
             by_hand.append((first * 160 + last * 160 + 400) / 2 / RATE)
-        np.testing.assert_allclose(patch_times(num_samples), by_hand, rtol=1e-6)
+        np.testing.assert_allclose(patch_times(num_samples, patch_size=patch_frames), by_hand, rtol=1e-6)
 
 
 def test_the_frame_that_changes_is_where_the_click_is(model):

@@ -61,6 +61,14 @@ def test_padding_is_marked_and_filled():
     assert (inputs["input_values"][~padding] != 7.0).any(dim=-1).all()
 
 
+def test_frames_are_padded_to_whole_patches_of_any_length():
+    square, narrow = (extract(AudioPGFeatureExtractor(patch_size=size), noise(16000)) for size in (16, 4))
+    assert square["input_values"].shape == (1, 112, 128)
+    assert narrow["input_values"].shape == (1, 100, 128)
+    assert narrow["attention_mask"].sum() == 98
+    assert torch.equal(narrow["input_values"], square["input_values"][:, :100])
+
+
 @pytest.mark.parametrize("lengths", [[400, 163840, 12347], [16000, 16000, 16000], [401, 559, 560, 561]])
 def test_a_batch_is_its_clips_one_by_one(feature_extractor, lengths):
     clips = [noise(length, seed) for seed, length in enumerate(lengths)]

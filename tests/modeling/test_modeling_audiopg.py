@@ -56,21 +56,21 @@ def build(model_class, **overrides):
     return model
 
 
-def draw(batch=2, frames=FRAMES, seed=1):
+def draw(batch=2, frames=FRAMES, seed=1, patch_frames=16):
     generator = torch.Generator().manual_seed(seed)
     values = torch.randn(batch, frames, 48, generator=generator)
-    noise = torch.rand(batch, frames // 16 * COLUMNS, generator=generator)
+    noise = torch.rand(batch, frames // patch_frames * COLUMNS, generator=generator)
     return values, noise
 
 
-def padded_batch():
+def padded_batch(patch_frames=16):
     """Three clips of five, two and one rows of patches, the last with a row that is real only in part."""
-    values, noise = draw(batch=3)
+    values, noise = draw(batch=3, patch_frames=patch_frames)
     attention_mask = torch.ones(3, FRAMES, dtype=torch.long)
     for clip, length in enumerate((80, 32, 10)):
         attention_mask[clip, length:] = 0
         values[clip, length:] = 100.0  # loud, to be noticed if it leaks
-    return values, attention_mask, noise, (80, 32, 16)
+    return values, attention_mask, noise, (80, 32, -(-10 // patch_frames) * patch_frames)
 
 
 # --- images --------------------------------------------------------------------------------------------------------
@@ -93,9 +93,10 @@ def test_images_are_redrawn_in_all_their_channels():
     model = build(AudioPGForPreTraining, num_channels=3, norm_pix_loss=False)
     images, noise = torch.randn(2, 3, FRAMES, 48), draw()[1]
     output = model(images, noise=noise)
-    redrawn = unpatchify(output.logits, 16, num_mel_bins=48, num_channels=3)
+    redrawn = unpatchify(output.logits, (16, 16), num_mel_bins=48, num_channels=3)
     assert redrawn.shape == images.shape
-    hidden = unpatchify(output.mask[..., None].expand(-1, -1, 768), 16, num_mel_bins=48, num_channels=3).bool()
+    hidden = output.mask[..., None].expand(-1, -1, 768)
+    hidden = unpatchify(hidden, (16, 16), num_mel_bins=48, num_channels=3).bool()
     torch.testing.assert_close(output.loss, (redrawn - images)[hidden].square().mean(), **CLOSE)
 
 
@@ -123,6 +124,37 @@ def test_a_model_of_images_trains_a_classifier_and_saves(tmp_path):
 def test_inputs_that_are_no_images_say_how_to_come_to_audio(shape):
     with pytest.raises(ValueError, match=r"\(batch, 3 channels, columns, 48 rows\), got .*--to_audio"):
         build(AudioPGModel, num_channels=3)(torch.randn(shape))
+
+
+# --- patches that are no squares -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("patch_frames", [8, 4, 40])
+def test_patches_of_any_frames_are_embedded_as_a_convolution_and_scored_where_they_stand(patch_frames):
+    """Against `conv2d` with the same kernel, and the error of the hidden pixels."""
+    model = build(AudioPGForPreTraining, patch_frames=patch_frames, norm_pix_loss=False)
+    values, noise = draw(patch_frames=patch_frames)
+    rows, shape = FRAMES // patch_frames, (patch_frames, 16)
+    tokens = model.audiopg(values, output_hidden_states=True).hidden_states[0][:, 1:]
+    projection = model.audiopg.embeddings.patch_embeddings
+    kernel = projection.weight.unflatten(1, (1, *shape))
+    expected = torch.nn.functional.conv2d(values[:, None], kernel, projection.bias, stride=shape)
+    embedded = tokens - sincos_positions(rows, COLUMNS, 32)
+    torch.testing.assert_close(embedded, expected.flatten(2).transpose(1, 2), **CLOSE)
+
+    output = model(values, noise=noise)
+    assert output.logits.shape == (2, rows * COLUMNS, patch_frames * 16)
+    redrawn = torch.full_like(values, torch.nan)
+    squares = []
+    for clip in range(2):
+        for patch, hidden in enumerate(output.mask[clip].tolist()):
+            row, column = divmod(patch, COLUMNS)
+            place = (clip, slice(row * patch_frames, (row + 1) * patch_frames), slice(column * 16, column * 16 + 16))
+            redrawn[place] = output.logits[clip, patch].reshape(shape)
+            if hidden:
+                squares.append((redrawn[place] - values[place]).square().flatten())
+    torch.testing.assert_close(output.loss, torch.cat(squares).mean(), **CLOSE)
+    assert torch.equal(unpatchify(output.logits, shape, num_mel_bins=48), redrawn)
 
 
 # --- positions -----------------------------------------------------------------------------------------------------
@@ -216,7 +248,7 @@ def test_encoder_sees_only_visible_patches():
     model = build(AudioPGForPreTraining)
     values, noise = draw()
     before = model(values, noise=noise)
-    hidden = unpatchify(before.mask[..., None].expand(-1, -1, 256), 16, num_mel_bins=48).bool()
+    hidden = unpatchify(before.mask[..., None].expand(-1, -1, 256), (16, 16), num_mel_bins=48).bool()
     after = model(torch.where(hidden, 1000.0, values), noise=noise)
     assert torch.equal(before.logits, after.logits)
     encode = model.audiopg
@@ -231,7 +263,7 @@ def test_unfilled_slots_show_no_masked_patch():
     model = build(AudioPGForPreTraining)
     values, attention_mask, noise, _ = padded_batch()
     before = model(values, attention_mask, noise)
-    hidden = unpatchify(before.mask[..., None].expand(-1, -1, 256), 16, num_mel_bins=48).bool()
+    hidden = unpatchify(before.mask[..., None].expand(-1, -1, 256), (16, 16), num_mel_bins=48).bool()
     louder = torch.where(hidden, 1000.0, values)
     torch.testing.assert_close(before.logits, model(louder, attention_mask, noise).logits, atol=0, rtol=0)
     encode = model.audiopg
@@ -295,25 +327,27 @@ def test_autocast_trains():
 # --- padding -------------------------------------------------------------------------------------------------------
 
 
-def test_batch_with_padding_equals_its_clips_one_by_one_in_the_encoder():
-    model = build(AudioPGModel)
-    values, attention_mask, _, lengths = padded_batch()
+@pytest.mark.parametrize("patch_frames", [16, 8])
+def test_batch_with_padding_equals_its_clips_one_by_one_in_the_encoder(patch_frames):
+    model = build(AudioPGModel, patch_frames=patch_frames)
+    values, attention_mask, _, lengths = padded_batch(patch_frames)
     batch = model(values, attention_mask)
     for clip, length in enumerate(lengths):
         one = slice(clip, clip + 1)
         alone = model(values[one, :length])
-        patches = length // 16 * COLUMNS
+        patches = length // patch_frames * COLUMNS
         torch.testing.assert_close(batch.last_hidden_state[one, : 1 + patches], alone.last_hidden_state, **CLOSE)
         torch.testing.assert_close(batch.pooler_output[one], alone.pooler_output, **CLOSE)
 
 
-def test_batch_with_padding_equals_its_clips_one_by_one_in_pretraining():
-    model = build(AudioPGForPreTraining, mask_ratio=0.6)
-    values, attention_mask, noise, lengths = padded_batch()
+@pytest.mark.parametrize("patch_frames", [16, 8])
+def test_batch_with_padding_equals_its_clips_one_by_one_in_pretraining(patch_frames):
+    model = build(AudioPGForPreTraining, mask_ratio=0.6, patch_frames=patch_frames)
+    values, attention_mask, noise, lengths = padded_batch(patch_frames)
     batch = model(values, attention_mask, noise)
     total, count = 0.0, 0.0
     for clip, length in enumerate(lengths):
-        one, patches = slice(clip, clip + 1), length // 16 * COLUMNS
+        one, patches = slice(clip, clip + 1), length // patch_frames * COLUMNS
         alone = model(values[one, :length], noise=noise[one, :patches])
         assert torch.equal(batch.mask[one, :patches], alone.mask)
         assert not batch.mask[one, patches:].any()
@@ -323,10 +357,12 @@ def test_batch_with_padding_equals_its_clips_one_by_one_in_pretraining():
     assert batch.loss.item() == pytest.approx(total / count, abs=1e-5)
 
 
+@pytest.mark.parametrize("patch_frames", [16, 8])
 @pytest.mark.parametrize("pooling", ["mean", "mel"])
-def test_batch_with_padding_equals_its_clips_one_by_one_in_the_classifier(pooling):
-    model = build(AudioPGForAudioClassification, num_labels=5, classifier_pooling=pooling)
-    values, attention_mask, _, lengths = padded_batch()
+def test_batch_with_padding_equals_its_clips_one_by_one_in_the_classifier(pooling, patch_frames):
+    settings = {"num_labels": 5, "classifier_pooling": pooling, "patch_frames": patch_frames}
+    model = build(AudioPGForAudioClassification, **settings)
+    values, attention_mask, _, lengths = padded_batch(patch_frames)
     logits = model(values, attention_mask).logits
     for clip, length in enumerate(lengths):
         one = slice(clip, clip + 1)
@@ -365,12 +401,12 @@ def test_padding_may_be_anywhere():
     assert torch.equal(before, model(values, attention_mask).pooler_output)
 
 
-@pytest.mark.parametrize("frames", [16, 48, 1600])
-def test_any_number_of_patch_rows_works(frames):
-    values, noise = draw(batch=1, frames=frames)
-    model = build(AudioPGForPreTraining).train()
+@pytest.mark.parametrize(("frames", "patch_frames"), [(16, 16), (48, 16), (1600, 16), (8, 8), (24, 8), (800, 8)])
+def test_any_number_of_patch_rows_works(frames, patch_frames):
+    values, noise = draw(batch=1, frames=frames, patch_frames=patch_frames)
+    model = build(AudioPGForPreTraining, patch_frames=patch_frames).train()
     output = model(values, noise=noise)
-    assert output.logits.shape == (1, frames // 16 * COLUMNS, 256)
+    assert output.logits.shape == (1, frames // patch_frames * COLUMNS, patch_frames * 16)
     assert output.loss.isfinite()
 
 
@@ -658,14 +694,19 @@ def test_freeze_feature_encoder_freezes_only_the_patch_projection():
     [
         ((80, 48), r"\(batch, frames, 48 mel bins\), got \(80, 48\)"),
         ((2, 80, 64), r"\(batch, frames, 48 mel bins\), got \(2, 80, 64\)"),
-        ((2, 70, 48), "multiple of the patch size 16, got 70"),
-        ((2, 0, 48), "multiple of the patch size 16, got 0"),
+        ((2, 70, 48), "multiple of the 16 of a patch, got 70"),
+        ((2, 0, 48), "multiple of the 16 of a patch, got 0"),
     ],
 )
 @pytest.mark.parametrize("model_class", [AudioPGModel, AudioPGForPreTraining])
 def test_inputs_that_do_not_fit_name_the_feature_extractor(model_class, shape, message):
     with pytest.raises(ValueError, match=rf"(?s){message}.*AudioPGFeatureExtractor"):
         build(model_class).train()(torch.zeros(shape))
+
+
+def test_frames_of_another_patch_are_refused():
+    with pytest.raises(ValueError, match=r"multiple of the 8 of a patch, got 60: the AudioPGFeatureExtractor of this"):
+        build(AudioPGModel, patch_frames=8)(torch.zeros(2, 60, 48))
 
 
 def test_masks_and_noise_that_do_not_fit_are_refused():

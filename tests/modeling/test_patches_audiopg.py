@@ -15,41 +15,40 @@ from audiopg.modeling.patches_audiopg import (
     valid_patches,
 )
 
+SHAPES = [(16, 16), (8, 16), (4, 16), (16, 8)]
 RATIOS = ["0", *(f"0.{percent:02}" for percent in range(5, 100, 5)), "0.99", "0.333", "0.123456"]
 
 
-def test_patches_run_time_outer_and_mel_inner():
+@pytest.mark.parametrize(("time", "mel"), SHAPES)
+def test_patches_run_time_outer_and_mel_inner_and_are_put_back_where_they_were(time, mel):
     values = torch.arange(2 * 32 * 48, dtype=torch.float32).reshape(2, 32, 48)
-    patches = patchify(values, 16)
-    assert patches.shape == (2, 6, 256)
-    for number in range(6):
-        row, column = divmod(number, 3)
-        square = values[:, 16 * row : 16 * row + 16, 16 * column : 16 * column + 16]
-        assert torch.equal(patches[:, number], square.flatten(1))
-
-
-def test_unpatchify_undoes_patchify():
-    values = torch.randn(2, 80, 48)
-    assert torch.equal(unpatchify(patchify(values, 16), 16, num_mel_bins=48), values)
+    patches = patchify(values, (time, mel))
+    assert patches.shape == (2, 32 * 48 // (time * mel), time * mel)
+    for clip in range(2):
+        for frame in range(32):
+            for band in range(48):
+                patch = frame // time * (48 // mel) + band // mel
+                assert patches[clip, patch, frame % time * mel + band % mel] == values[clip, frame, band]
+    assert torch.equal(unpatchify(patches, (time, mel), num_mel_bins=48), values)
 
 
 def test_patches_of_several_channels_hold_one_after_the_other():
     values = torch.arange(2 * 3 * 32 * 48, dtype=torch.float32).reshape(2, 3, 32, 48)
-    patches = patchify(values, 16)
+    patches = patchify(values, (16, 16))
     assert patches.shape == (2, 6, 768)
     for channel in range(3):
         part = patches[..., 256 * channel : 256 * channel + 256]
-        assert torch.equal(part, patchify(values[:, channel], 16))
-    assert torch.equal(unpatchify(patches, 16, num_mel_bins=48, num_channels=3), values)
-    with pytest.raises(ValueError, match=r"num_channels \* patch_size \*\* 2 = 768 values .* got 6 patches of 256"):
-        unpatchify(patches[..., :256], 16, num_mel_bins=48, num_channels=3)
+        assert torch.equal(part, patchify(values[:, channel], (16, 16)))
+    assert torch.equal(unpatchify(patches, (16, 16), num_mel_bins=48, num_channels=3), values)
+    with pytest.raises(ValueError, match=r"3 \* 16 \* 16 values .* got 6 patches of 256"):
+        unpatchify(patches[..., :256], (16, 16), num_mel_bins=48, num_channels=3)
 
 
 def test_patches_that_do_not_fit_are_refused():
-    with pytest.raises(ValueError, match="multiples of the patch size 16, got 30 frames and 48 mel bins"):
-        patchify(torch.zeros(1, 30, 48), 16)
+    with pytest.raises(ValueError, match="8 frames and 16 mel bins, got 30 frames and 48 mel bins"):
+        patchify(torch.zeros(1, 30, 48), (8, 16))
     with pytest.raises(ValueError, match="fill rows of 48 mel bins, got 4 patches"):
-        unpatchify(torch.zeros(1, 4, 256), 16, num_mel_bins=48)
+        unpatchify(torch.zeros(1, 4, 256), (16, 16), num_mel_bins=48)
 
 
 def test_patch_is_valid_when_any_of_its_frames_is_real():

@@ -66,6 +66,22 @@ def decoder(recording):
     return SimpleNamespace(get_all_samples=lambda: samples)
 
 
+def test_narrow_patches_go_through_the_pipeline_with_their_own_feature_extractor_alone():
+    torch.manual_seed(0)
+    model = AudioPGModel(AudioPGConfig(**SMALL, patch_frames=8)).eval()
+    embed, astray = (
+        pipeline("audio-feature-extraction", model=model, feature_extractor=AudioPGFeatureExtractor(patch_size=size))
+        for size in (8, 16)
+    )
+    clips = [noise(12 * RATE), noise(8000)]
+    expected = model.embed_frames(clips, AudioPGFeatureExtractor(patch_size=8))
+    for found, frames in zip(embed(clips, frames=True, batch_size=2), expected, strict=True):
+        np.testing.assert_allclose(found["embeddings"], frames.embeddings, atol=1e-5)
+        np.testing.assert_allclose(found["times"], frames.times)
+    with pytest.raises(ValueError, match="8 frames each, got patch_size 16"):
+        astray(clips[1])
+
+
 @pytest.mark.parametrize("batch_size", [1, 3])
 def test_the_pipeline_gives_what_the_model_gives(embed, model, batch_size):
     clips = [noise(length, seed) for seed, length in enumerate([16000, 25 * RATE, 400, 12 * RATE, 50000])]

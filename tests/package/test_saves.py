@@ -55,9 +55,9 @@ print(json.dumps(answers))
 """
 
 
-def build(model_class):
+def build(model_class, patch_frames=None):
     torch.manual_seed(0)
-    return model_class(AudioPGConfig(**SMALL)).eval()
+    return model_class(AudioPGConfig(**SMALL, patch_frames=patch_frames)).eval()
 
 
 def by_save_pretrained(model, folder):
@@ -93,20 +93,17 @@ WAYS = (by_save_pretrained, by_trainer, by_peft, by_pipeline, by_saving_again)
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")  # PEFT asks for it
 def test_every_way_to_save_every_head_gives_a_folder_that_loads_as_every_other_elsewhere(tmp_path):
     expected = {}
-    for way in WAYS:
-        for head in HEADS:
-            if way is by_pipeline and head is not AudioPGModel:
-                continue
-            name = f"{head.__name__}-{way.__name__}"
-            model = build(head)
-            assert model.config.auto_map == AUTO_MAP
-            way(model, tmp_path / name)
-            if not (tmp_path / name / "preprocessor_config.json").exists():
-                AudioPGFeatureExtractor().save_pretrained(tmp_path / name)
-            encoder = getattr(model, "audiopg", model)
-            with torch.no_grad():
-                inputs = AudioPGFeatureExtractor()(WAVEFORM, sampling_rate=16000)
-                expected[name] = encoder(**inputs).pooler_output[0].numpy()
+    cases = [(way, head, 16) for way in WAYS for head in HEADS if way is not by_pipeline or head is AudioPGModel]
+    for way, head, patch_frames in [*cases, (by_save_pretrained, AudioPGForPreTraining, 8)]:
+        name = f"{head.__name__}-{way.__name__}-{patch_frames}"
+        model, extractor = build(head, patch_frames), AudioPGFeatureExtractor(patch_size=patch_frames)
+        assert model.config.auto_map == AUTO_MAP
+        way(model, tmp_path / name)
+        if not (tmp_path / name / "preprocessor_config.json").exists():
+            extractor.save_pretrained(tmp_path / name)
+        encoder = getattr(model, "audiopg", model)
+        with torch.no_grad():
+            expected[name] = encoder(**extractor(WAVEFORM, sampling_rate=16000)).pooler_output[0].numpy()
     np.save(tmp_path / "waveform.npy", WAVEFORM)
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "home")}
     command = [sys.executable, "-c", LOAD_ELSEWHERE]

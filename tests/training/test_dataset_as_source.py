@@ -57,7 +57,7 @@ def losses(source, feature_extractor):
     for step in range(STEPS):
         indices = torch.arange(step * BATCH_SIZE, (step + 1) * BATCH_SIZE)
         values = input_values(source, indices, feature_extractor)
-        num_patches = values[0].numel() // model.config.patch_size**2
+        num_patches = values[0].numel() // model.config.patch_values
         loss = model(values, noise=masking_noise(SEED, indices, num_patches, "cpu")).loss
         loss.backward()
         optimizer.step()

@@ -47,8 +47,8 @@ def filters_of(run_folder: Path) -> dict[int, np.ndarray]:
             matrices[step] = weights.get_tensor(PATCH_PROJECTION)
     if len(matrices) == 1:
         raise ValueError(f"{run_folder} has no checkpoints; give the folder of a run, and its recipe `milestones`.")
-    side = run.recipe.config.patch_size
-    return {step: matrix.reshape(len(matrix), -1, side, side).sum(axis=1) for step, matrix in matrices.items()}
+    shape = run.recipe.config.patch_shape
+    return {step: matrix.reshape(len(matrix), -1, *shape).sum(axis=1) for step, matrix in matrices.items()}
 
 
 def filter_components(filters: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:

@@ -29,7 +29,7 @@ from audiopg.training.objectives.pictures import destandardise_patches
 
 MASK_RATIOS = (0.5, 0.75, 0.9)
 PATTERNS = ("random", "time stripes", "mel stripes")
-"""Patches one by one; whole columns of 160 ms; whole bands of 16 mel bins."""
+"""Patches one by one; all of a moment, as long as a patch; all of a band, as high as a patch."""
 
 
 def masking_pattern(pattern: str, rows: int, columns: int, seed: int) -> Tensor:
@@ -119,7 +119,7 @@ def reconstruct(
         raise ValueError(f"mask_ratio lies between 0 and 1, got {mask_ratio}.")
     config, trained_with = model.config, model.config.mask_ratio
     columns = config.num_mel_patches
-    noise = masking_pattern(pattern, input_values.shape[1] // config.patch_size, columns, seed)
+    noise = masking_pattern(pattern, input_values.shape[1] // config.patch_shape[0], columns, seed)
     was_training = model.training
     try:
         config.mask_ratio = mask_ratio
@@ -127,12 +127,12 @@ def reconstruct(
     finally:
         config.mask_ratio = trained_with
         model.train(was_training)
-    patches = patchify(input_values, config.patch_size)
+    patches = patchify(input_values, config.patch_shape)
     drawn = destandardise_patches(output.logits, patches) if config.norm_pix_loss else output.logits
     masked = output.mask[..., None].bool().expand_as(patches)
 
     def image(values: Tensor) -> Tensor:
-        return unpatchify(values, config.patch_size, config.num_mel_bins)[0]
+        return unpatchify(values, config.patch_shape, config.num_mel_bins)[0]
 
     return Reconstruction(
         input_values[0], image(masked), image(torch.where(masked, drawn, patches)), float(output.loss)

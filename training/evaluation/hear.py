@@ -4,8 +4,8 @@
     model = module.load_model("exported/base")
     embeddings = module.get_scene_embeddings(audio, model)
 
-HEAR asks for a timestamp every 50 ms at most; ours are 160 ms apart, one for each time patch, so that event detection
-is scored at the resolution that the model has.
+HEAR asks for a timestamp every 50 ms at most; ours are one for each time patch, 160 ms where it has 16 frames, so that
+event detection is scored at the resolution that the model has.
 """
 
 from typing import Any
@@ -79,7 +79,7 @@ def get_scene_embeddings(audio: Tensor, model: HearModel) -> Tensor:
 
 
 def get_timestamp_embeddings(audio: Tensor, model: HearModel) -> tuple[Tensor, Tensor]:
-    """One embedding for each time patch of each clip, 160 ms, or each window of 0.96 s of a `DoppelgangerModel`.
+    """One embedding for each time patch of each clip, or each window of 0.96 s of a `DoppelgangerModel`.
 
     Args:
         audio: Shape `(clips, samples)` in [-1, 1], at `model.sample_rate`.
@@ -88,7 +88,8 @@ def get_timestamp_embeddings(audio: Tensor, model: HearModel) -> tuple[Tensor, T
     Returns:
         The embeddings, shape `(clips, time patches, timestamp_embedding_size)`, and the centres of their time patches
         in ms, shape `(clips, time patches)`. HEAR wants equal steps: the last patch, which a clip may fill in part, is
-        dated as the others, up to 80 ms after the clip's end. The encoder's `embed_frames` has the centre of its part.
+        dated as the others, up to half a patch after the clip's end. The encoder's `embed_frames` has the centre of
+        its part.
     """
     embeddings = torch.stack([clip.embeddings for clip in model(audio)])
     rate, patch_size = model.sample_rate, model.feature_extractor.patch_grid["patch_size"]

@@ -122,7 +122,7 @@ def audio_feature_extractor(config: AudioPGConfig, **facts: Any) -> AudioPGFeatu
         >>> audio_feature_extractor(AudioPGConfig(), saw_real_data=False).statistics["preset"]
         'reference'
     """
-    extractor = AudioPGFeatureExtractor(num_mel_bins=config.num_mel_bins, patch_size=config.patch_size)
+    extractor = AudioPGFeatureExtractor(num_mel_bins=config.num_mel_bins, patch_size=config.patch_shape[0])
     extractor.statistics = {**extractor.statistics, **facts}
     return extractor
 

@@ -154,7 +154,7 @@ class Doubles(MaskedAudio):
         if not self.recipe.doubles.masked:
             return {"input_values": values}
         indices = torch.arange(examples.start, examples.stop, device=values.device)
-        num_patches = values[0].numel() // self.feature_extractor.patch_size**2
+        num_patches = values[0].numel() // self.config.patch_values
         names = [f"masking, double {view}" for view in range(_VIEWS)]
         noise = [masking_noise(self.recipe.seed, indices, num_patches, values.device, name) for name in names]
         return {"input_values": values, "noise": torch.stack(noise, dim=1).flatten(0, 1)}

@@ -2,7 +2,7 @@ r"""Factor heads: from the patches that the encoder sees, tell what the synthesi
 
 Nobody else can have this objective: here every generative factor of every clip is known. Linear heads read
 
-    each visible token     whether an event sounds in the 160 ms of its patch, and whether one begins there
+    each visible token     whether an event sounds in the time of its patch, and whether one begins there
     their mean             f0, cutoff, background level (each as its logarithm), modulation index, partials, number of
                            events; whether there is damping and a burst; the kind of source
 

@@ -29,7 +29,7 @@ _WINDOW = "hann"
 
 # What a model's weights fit to, and what they were trained with.
 _SHAPE = (
-    *("num_mel_bins", "patch_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size"),
+    *("num_mel_bins", "patch_shape", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size"),
     *("num_channels", "hidden_act", "layer_norm_eps", "qkv_bias"),
     *("decoder_hidden_size", "decoder_num_hidden_layers", "decoder_num_attention_heads", "decoder_intermediate_size"),
 )
@@ -49,7 +49,7 @@ class MaskedAudio:
     splits: ClassVar[bool] = True  # every clip hides as many patches as every other
 
     def __init__(self, recipe: PretrainingRecipe, measured: Mapping[str, Any]) -> None:
-        self.recipe, self.statistics = recipe, measured
+        self.recipe, self.statistics, self.config = recipe, measured, recipe.config
         self.feature_extractor = self.build_feature_extractor(recipe, measured)
         self.source = self.build_source(recipe, measured)
         self.model: nn.Module = self.build_model(recipe)
@@ -91,8 +91,8 @@ class MaskedAudio:
 
         Worked out once: a recipe builds its configuration whenever it is asked, and this is asked of every batch.
         """
-        config = self.recipe.config
-        return num_patches_of(self.recipe) // config.num_mel_patches, config.patch_size * HOP_LENGTH_SECONDS
+        patch_frames, _ = self.config.patch_shape
+        return num_patches_of(self.recipe) // self.config.num_mel_patches, patch_frames * HOP_LENGTH_SECONDS
 
     def draw(self, examples: range) -> Any:
         """Parameters of synthesized clips, or recorded samples."""
@@ -110,7 +110,7 @@ class MaskedAudio:
             values = self.feature_extractor.extract(waveforms)
         # Counted on the device: an index that is copied there would be waited for.
         indices = torch.arange(examples.start, examples.stop, device=values.device)
-        num_patches = values[0].numel() // self.feature_extractor.patch_size**2
+        num_patches = values[0].numel() // self.config.patch_values
         return {"input_values": values, "noise": masking_noise(self.recipe.seed, indices, num_patches, values.device)}
 
     def loss(self, model: nn.Module, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -175,7 +175,7 @@ def redrawing_loss(model: AudioPGForPreTraining, decoded: Tensor, encoded: Any, 
         Mean squared error of the hidden patches, a scalar.
     """
     logits = model.decoder.decoder_pred(decoded)
-    patches = patchify(input_values, model.config.patch_size)
+    patches = patchify(input_values, model.config.patch_shape)
     return reconstruction_loss(logits, patches, encoded.mask, norm_pix_loss=model.config.norm_pix_loss)
 
 
@@ -225,7 +225,7 @@ def build_feature_extractor(recipe: PretrainingRecipe, statistics: Mapping[str, 
     return AudioPGFeatureExtractor(
         sampling_rate=int(recipe.heard.sampling_rate),
         num_mel_bins=config.num_mel_bins,
-        patch_size=config.patch_size,
+        patch_size=config.patch_shape[0],
         window=statistics["window"],
         mean=statistics["mean"],
         std=statistics["std"],
@@ -339,7 +339,7 @@ def with_initial_weights(model: AudioPGForPreTraining, recipe: PretrainingRecipe
 def num_patches_of(recipe: PretrainingRecipe) -> int:
     """Patches of one of the recipe's clips."""
     config, clips = recipe.config, recipe.heard
-    rows = -(-num_frames(clips.num_samples, int(clips.sampling_rate)) // config.patch_size)
+    rows = -(-num_frames(clips.num_samples, int(clips.sampling_rate)) // config.patch_shape[0])
     return rows * config.num_mel_patches
 
 

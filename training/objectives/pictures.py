@@ -125,7 +125,7 @@ def draw_reconstruction(model: AudioPGForPreTraining, input_values: Tensor, nois
     """
     output = model.eval()(input_values, noise=noise)
     config, masked = model.config, output.mask[..., None].bool()
-    patches = patchify(input_values, config.patch_size)
+    patches = patchify(input_values, config.patch_shape)
     drawn = destandardise_patches(output.logits, patches) if config.norm_pix_loss else output.logits
     panels = {
         "input": patches,
@@ -139,7 +139,7 @@ def draw_reconstruction(model: AudioPGForPreTraining, input_values: Tensor, nois
         low, high = float(input_values.min()), float(input_values.max())
         for column, (title, panel) in enumerate(panels.items()):
             axes[0, column].set_title(title, loc="left")
-            images = unpatchify(panel, config.patch_size, config.num_mel_bins).numpy()
+            images = unpatchify(panel, config.patch_shape, config.num_mel_bins).numpy()
             for row, image in enumerate(images):
                 axes[row, column].set_facecolor("#bbbbbb")
                 extent = (0, duration, 0, config.num_mel_bins)

@@ -88,7 +88,7 @@ def draw_pictures(run_folder: Path, exported: Path, recipe: PretrainingRecipe, f
     model = AutoModelForPreTraining.from_pretrained(exported)
     waveforms = render(draw(recipe.clips, recipe.seed, indices), "cpu")
     input_values = AutoFeatureExtractor.from_pretrained(exported).extract(waveforms)
-    num_patches = input_values[0].numel() // model.config.patch_size**2
+    num_patches = input_values[0].numel() // model.config.patch_values
     noise = masking_noise(recipe.seed, indices, num_patches, "cpu")
     return [
         draw_clips(draw(recipe.clips, recipe.seed, range(8)), folder / "clips.png"),

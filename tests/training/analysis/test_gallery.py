@@ -50,8 +50,8 @@ def test_what_was_visible_stays_and_the_model_is_left_as_it_was(model, pattern, 
 def test_the_error_is_the_loss_of_the_drawn_patches_written_out(model):
     values = torch.randn(1, 64, 128, generator=torch.Generator().manual_seed(1))
     found = reconstruct(model, values, "random", 0.5)
-    truth, drawn = patchify(found.truth[None], 16)[0], patchify(found.drawn[None], 16)[0]
-    hidden = patchify(found.hidden[None].float(), 16)[0, :, 0].bool()
+    truth, drawn = (patchify(image[None], (16, 16))[0] for image in (found.truth, found.drawn))
+    hidden = patchify(found.hidden[None].float(), (16, 16))[0, :, 0].bool()
     # Mean and deviation were lent, so that dividing by the deviation gives back the loss on standardised patches.
     by_patch = ((drawn - truth) / truth.std(dim=-1, keepdim=True)).square().mean(dim=-1)
     assert found.error == pytest.approx(float(by_patch[hidden].mean()), rel=1e-3)

@@ -41,6 +41,15 @@ def test_the_module_keeps_the_contract_of_hear(folder, seconds):
     torch.testing.assert_close(scenes, model.encoder.embed(audio, model.feature_extractor))
 
 
+def test_narrow_patches_have_the_timestamps_that_hear_asks_for(tmp_path):
+    AudioPGForPreTraining(AudioPGConfig(**SIZES, patch_frames=4)).save_pretrained(tmp_path)
+    AudioPGFeatureExtractor(patch_size=4).save_pretrained(tmp_path)
+    model = module.load_model(str(tmp_path))
+    embeddings, timestamps = module.get_timestamp_embeddings(torch.zeros(2, model.sample_rate), model)
+    assert embeddings.shape == (2, 25, 24)
+    assert timestamps[0, :3].tolist() == [27.5, 67.5, 107.5]  # four frames last 55 ms
+
+
 def test_an_encoder_of_doubles_has_a_timestamp_for_each_window(tmp_path):
     torch.manual_seed(0)
     DoppelgangerModel(DoppelgangerConfig.of_size("resnet_tiny")).save_pretrained(tmp_path)

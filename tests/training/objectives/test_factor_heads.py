@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from sklearn.metrics import log_loss
+from toys import SMALL
 
 from audiopg.data_scripts.synthesis import draw, get_preset, render
 from audiopg.modeling.modeling_audiopg import AudioPGForPreTraining, AudioPGModel
@@ -59,6 +60,21 @@ def test_events_sound_where_the_waveform_does():
     assert agree > 0.97
     assert torch.equal(told[..., 1].sum(dim=1), torch.ones(16))
     assert torch.equal(told[..., 1].argmax(dim=1), (clips["onset"][:, 0] / 0.16).floor().long())
+
+
+def test_narrow_patches_are_told_the_onsets_of_their_own_time(toy_recipe):
+    model = {**SMALL, "patch_frames": 4}
+    recipe = toy_recipe(objective="factor_heads", model=model, preset="dynamic", synthesis={"duration": 1.0})
+    objective = FactorHeads(recipe, {"mean": -6.0, "std": 4.0, "window": "hann"})
+    parameters, targets = drawn = objective.draw(range(4))
+    batch = objective.batch(range(4), drawn, torch.device("cpu"))
+    assert batch["input_values"].shape == (4, 100, 128)  # 98 frames, in patches of four
+    assert batch["noise"].shape == (4, 25 * 8)
+    exists = parameters.event_exists
+    for clip in range(4):
+        begins = (parameters["onset"][clip][exists[clip]] / 0.04).floor().long()
+        assert torch.equal(targets["time"][clip, :, 1].nonzero()[:, 0], begins.unique())
+    assert objective.loss(objective.model, batch)["loss"].isfinite()
 
 
 def test_losses_of_classes_are_scikit_learn_s():

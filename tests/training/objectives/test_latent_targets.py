@@ -54,7 +54,7 @@ def test_encoder_and_teacher_start_as_the_masked_autoencoder_of_the_same_seed(to
 def test_the_loss_is_on_hidden_patches_alone_and_reaches_the_encoder_not_the_teacher(toy_recipe):
     model = LatentTargets.build_model(toy_recipe(**LATENTS))
     values = torch.randn(2, 32, model.config.num_mel_bins)
-    noise = torch.rand(2, 32 * model.config.num_mel_bins // model.config.patch_size**2)
+    noise = torch.rand(2, 32 * model.config.num_mel_bins // model.config.patch_values)
     losses = model(values, noise, {})
     losses["loss"].backward()
     assert all(parameter.grad is None for parameter in model.teacher.parameters())

@@ -42,15 +42,16 @@ def test_a_longer_clip_continues_the_mask_noise_of_a_shorter_one():
     )
 
 
-@pytest.mark.parametrize("mask_ratio", [0.5, 0.75])
-def test_the_formula_counts_what_a_step_of_the_model_does(mask_ratio):
-    config = AudioPGConfig.of_size("tiny", num_hidden_layers=2, decoder_num_hidden_layers=1, mask_ratio=mask_ratio)
+@pytest.mark.parametrize(("mask_ratio", "patch_frames"), [(0.5, 16), (0.75, 16), (0.75, 8)])
+def test_the_formula_counts_what_a_step_of_the_model_does(mask_ratio, patch_frames):
+    sizes = {"num_hidden_layers": 2, "decoder_num_hidden_layers": 1, "patch_frames": patch_frames}
+    config = AudioPGConfig.of_size("tiny", **sizes, mask_ratio=mask_ratio)
     config._attn_implementation = "eager"  # whose products are counted one by one
     model = AudioPGForPreTraining(config)
     with FlopCounterMode(display=False) as counter:
-        model(torch.randn(1, 256, 128), noise=torch.rand(1, 128)).loss.backward()
+        model(torch.randn(1, 16 * patch_frames, 128), noise=torch.rand(1, 128)).loss.backward()
     # The first layer's inputs need no gradient, which the formula does not know.
-    first = 2 * int(128 * (1 - mask_ratio)) * 256 * config.hidden_size
+    first = 2 * int(128 * (1 - mask_ratio)) * 16 * patch_frames * config.hidden_size
     assert counter.get_total_flops() == flop_per_clip(config, 128) - first
 
 

@@ -321,6 +321,7 @@ def test_the_recipe_of_a_hundred_fractals_has_a_hundred_classes():
         ("masked", {"objective": "masked_audio"}, "objective masked_audio hears sound, got patterns"),
         ("masked", {"objective": "doubles"}, "objective doubles hears sound, got patterns"),
         ("masked", {"model": {"num_channels": 1}}, "are those of the images"),
+        ("masked", {"model": {"patch_frames": 8}}, "Patches of images must be square, got `patch_frames` 8"),
         ("masked", {"init_from": "somewhere"}, "init_from is of objectives that hear"),
     ],
 )

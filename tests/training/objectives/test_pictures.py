@@ -45,5 +45,5 @@ def test_a_loss_curve_is_drawn(tmp_path):
 
 
 def test_patches_get_back_their_mean_and_deviation():
-    patches = patchify(3 + 2 * torch.randn(2, 32, 128, generator=torch.Generator().manual_seed(0)), 16)
+    patches = patchify(3 + 2 * torch.randn(2, 32, 128, generator=torch.Generator().manual_seed(0)), (16, 16))
     assert torch.allclose(destandardise_patches(standardize_patches(patches), patches), patches, atol=1e-4)

@@ -22,6 +22,7 @@ from audiopg.training.objectives.recordings import Recordings
 from audiopg.training.pretrain import main
 from audiopg.training.publishing.exporting import export_run
 from audiopg.training.runs.metrics_log import read_metrics
+from audiopg.training.runs.recipes import given
 
 NUM_FILES, DURATION = 6, 0.64
 NUM_SAMPLES = round(DURATION * 16000)
@@ -299,6 +300,9 @@ def test_weights_of_another_shape_are_refused(tmp_path, toy_recipe, toy_run):
     export_run(toy_run, tmp_path / "toy")
     with pytest.raises(ValueError, match=r"init_from is a model of the recipe's shape .*hidden_size 48"):
         pretrain(toy_recipe(init_from=str(tmp_path / "toy"), model={}), tmp_path / "run")
+    model = {**given(toy_recipe().model), "patch_frames": 8}
+    with pytest.raises(ValueError, match=r"got patch_shape \(16, 16\); change"):
+        pretrain(toy_recipe(init_from=str(tmp_path / "toy"), model=model), tmp_path / "run")
 
 
 def test_a_folder_that_changed_since_the_run_began_is_refused(damaged, tmp_path, toy_recipe):

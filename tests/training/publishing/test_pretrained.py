@@ -19,12 +19,15 @@ from transformers import (
 
 import audiopg
 from audiopg.modeling.configuration_audiopg import AudioPGConfig
+from audiopg.training.analysis.filters import filters_of
+from audiopg.training.analysis.gallery import reconstruct
 from audiopg.training.evaluation.results import row_of
 from audiopg.training.export import main
 from audiopg.training.objectives.pretraining import TrainedRun, pretrain
 from audiopg.training.publishing.cards import pretrained_card
 from audiopg.training.publishing.exporting import export_run
 from audiopg.training.publishing.hub import upload, write_hub_folder
+from audiopg.training.runs.recipes import given, parse_overrides
 
 WAVEFORM = np.random.default_rng(0).uniform(-0.5, 0.5, 16000).astype(np.float32)
 HEADS = {"AutoModel": AutoModel, "AutoModelForPreTraining": AutoModelForPreTraining}
@@ -104,6 +107,28 @@ def test_a_classifier_s_folder_loads_elsewhere_as_a_bare_encoder(tmp_path):
     assert np.array_equal(
         run_elsewhere(tmp_path / "folder", "AutoModel", tmp_path), run_here(tmp_path / "folder", AutoModel)
     )
+
+
+def test_a_run_with_narrow_patches_is_released_with_an_extractor_of_the_same(toy_recipe, tmp_path):
+    values = parse_overrides(["--model.patch_frames", "8", "--num_clips", "24"])
+    model = given(toy_recipe().model)
+    recipe = toy_recipe(**{**values, "model": {**model, **values["model"]}})
+    pretrain(recipe, tmp_path / "run")
+    folder = tmp_path / "narrow"
+    export_run(tmp_path / "run", folder)
+    model, extractor = (kind.from_pretrained(folder) for kind in (AutoModel, AutoFeatureExtractor))
+    assert model.config.patch_shape == (8, 16)
+    [frames] = model.embed_frames(WAVEFORM, extractor)
+    assert frames.embeddings.shape == (13, 48)  # 98 frames in patches of eight
+    assert frames.times[:2].tolist() == pytest.approx([0.0475, 0.1275])
+    assert "Patches last 80 ms" in (folder / "README.md").read_text()
+    assert "a vector for every 80 ms" in (folder / "README.md").read_text()
+    projection = model.embeddings.patch_embeddings.weight.detach().numpy()
+    np.testing.assert_array_equal(filters_of(tmp_path / "run")[recipe.num_steps].reshape(48, 8 * 16), projection)
+    whole = AutoModelForPreTraining.from_pretrained(folder)
+    values = extractor(WAVEFORM, sampling_rate=16000)["input_values"]
+    hidden = reconstruct(whole, values, "random", 0.5).hidden.float().unflatten(1, (8, 16)).unflatten(0, (13, 8))
+    assert hidden.mean(dim=(1, 3)).unique(return_counts=True)[1].tolist() == [52, 52]  # whole patches, half of them
 
 
 def test_the_folder_holds_safetensors_and_no_pickle(exported):

@@ -293,8 +293,8 @@ def test_a_vitmae_brought_over_to_audio_sees_spectrograms_as_it_saw_pictures(vit
         output = ours(spectrogram, noise=turned_noise)
         tokens = ours.audiopg(spectrogram, noise=turned_noise).last_hidden_state
     torch.testing.assert_close(tokens.roll(16, -1), latent, atol=1e-5, rtol=1e-5)
-    redrawn = unpatchify(output.logits, 16, num_mel_bins=128).transpose(1, 2).flip(1)
-    grey = unpatchify(expected.logits.unflatten(-1, (256, 3)).mean(dim=-1), 16, num_mel_bins=128)
+    redrawn = unpatchify(output.logits, (16, 16), num_mel_bins=128).transpose(1, 2).flip(1)
+    grey = unpatchify(expected.logits.unflatten(-1, (256, 3)).mean(dim=-1), (16, 16), num_mel_bins=128)
     torch.testing.assert_close(redrawn, grey, atol=1e-4, rtol=1e-5)
 
 
