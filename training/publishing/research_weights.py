@@ -389,7 +389,8 @@ def convert(
         extractor = audio_feature_extractor(AudioPGConfig(**settings), **seen)
     else:
         settings, weights = convert_state_dict(read_checkpoint(source), **options)
-        extractor = AudioPGFeatureExtractor(**AUDIOSET_STATISTICS)
+        grid = {name: settings[name] for name in ("num_mel_bins", "patch_size")}
+        extractor = AudioPGFeatureExtractor(**grid, **AUDIOSET_STATISTICS)
     config = AudioPGConfig(**settings)
     if any(name.startswith("decoder.") for name in weights):
         model = AudioPGForPreTraining(config)

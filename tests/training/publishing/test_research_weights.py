@@ -9,7 +9,7 @@ import pytest
 import torch
 from huggingface_hub import ModelCard
 from safetensors.torch import save_file
-from transformers import ViTMAEConfig, ViTMAEForPreTraining
+from transformers import AutoFeatureExtractor, ViTMAEConfig, ViTMAEForPreTraining
 
 from audiopg.modeling.configuration_audiopg import AUTO_MAP, AudioPGConfig
 from audiopg.modeling.feature_extraction_audiopg import AudioPGFeatureExtractor
@@ -84,6 +84,19 @@ def test_command_line_turns_each_kind_of_file_into_a_folder_with_equal_outputs(
     values, noise = torch.randn(2, 64, 128, generator=generator), torch.rand(2, 32, generator=generator)
     assert torch.equal(loaded(values, noise=noise).logits, model(values, noise=noise).logits)
     assert AUTO_MAP.items() <= loaded.config.auto_map.items()
+
+
+def test_the_feature_extractor_has_the_bands_and_the_patches_of_the_weights(research_weights, tmp_path):
+    research_weights["patch_embed.proj.weight"] = research_weights["patch_embed.proj.weight"][..., :8, :8]
+    research_weights["decoder_pred.weight"] = research_weights["decoder_pred.weight"][:64]
+    research_weights["decoder_pred.bias"] = research_weights["decoder_pred.bias"][:64]
+    source = save_as("research", research_weights, tmp_path)
+    main([str(source), str(tmp_path / "out"), *OPTIONS, "--num_mel_bins", "64"])
+    extractor = AutoFeatureExtractor.from_pretrained(tmp_path / "out")
+    assert (extractor.num_mel_bins, extractor.patch_size) == (64, 8)
+    loaded = AudioPGModel.from_pretrained(tmp_path / "out")
+    inputs = extractor(torch.zeros(16000), sampling_rate=16000)
+    assert loaded(**inputs).last_hidden_state.shape == (1, 1 + 13 * 8, 32)  # 98 frames, eight to a patch
 
 
 def test_configuration_is_read_off_the_shapes(model, research_weights):
