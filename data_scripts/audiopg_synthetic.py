@@ -90,12 +90,12 @@ def describe_columns(preset: Preset) -> str:
         >>> print(describe_columns(get_preset("audiopg")).splitlines()[9])
         - `cutoff` (Hz): cutoff of the low-pass filter, a biquad with Q 0.707
     """
-    of = {0: "", 1: " of each event", 2: " of each partial of each event"}
     lines = [f"- `audio`: FLAC, 16 bits, {preset.sampling_rate} Hz, mono"]
     for name, column in columns(preset).items():
         unit = f" ({column.unit})" if column.unit else ""
-        depth = of[column.depth] if name != "active_events" else ""
-        lines.append(f"- `{name}`{unit}{depth}: {column.description}")
+        inner = f" of each {column.inner}" if column.inner else ""
+        each = f"{inner} of each event" if column.depth and name != "active_events" else ""
+        lines.append(f"- `{name}`{unit}{each}: {column.description}")
     return "\n".join(lines)
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from audiopg.data_scripts.synthesis import Choice, Parameters, Preset, Range
-from audiopg.data_scripts.synthesis.parameters import MODES, PITCHED_MODES, PULSE_SHAPES
+from audiopg.data_scripts.synthesis.parameters import FORMANTS, MODES, PITCHED_MODES, PULSE_SHAPES
 
 FRAME_LENGTH_SECONDS = 0.025
 HOP_LENGTH_SECONDS = 0.010
@@ -19,6 +19,8 @@ _OF_EVENTS = (
     *("modulation_index", "modulation_ratio", "pulse_shape", "band_centre", "band_width"),
     *("strike", "strike_period", "strike_decay"),
 )
+_OF_RESONANT_EVENTS = ("formant", "num_formants", "formant_points")
+_OF_FORMANTS = ("formant_bandwidth", "formant_level")
 _OF_CLIPS = (
     *("num_events", "transient", "transient_onset", "transient_length", "transient_gain"),
     *("damping", "cutoff", "room", "room_time", "room_level", "noise_gain"),
@@ -37,6 +39,7 @@ _HAPPENING = {
     "cutoff": "damping",
     **dict.fromkeys(("room_time", "room_level"), "room"),
     **dict.fromkeys(("strike_period", "strike_decay"), "strike"),
+    **dict.fromkeys(("num_formants", "formant_points"), "formant"),
 }
 """What has to happen in a clip, or to an event, for a factor to shape it."""
 
@@ -52,6 +55,7 @@ _DERIVED = {
     ),
     "damping": ("bool", "", "whether the clip passes the low-pass filter"),
     "strike": ("bool", "", "whether the event is struck again and again"),
+    "formant": ("bool", "", "whether the event's source passes through formants"),
     "room": ("bool", "", "whether the clip sounds in a room"),
 }
 
@@ -61,11 +65,12 @@ class Column:
     """What a column of clips holds.
 
     Args:
-        depth: 0 for one value per clip, 1 for a list over events, 2 for a list over events of lists over partials.
+        depth: 0 for one value per clip, 1 for a list over events, 2 for a list over events of lists.
         kind: "float", "int" or "bool", or "name" for positions in `names`.
         unit: "Hz", "s", ... or "" for a pure number.
         description: What it is.
         names: What the positions stand for.
+        inner: What the inner lists have a value of each of.
     """
 
     depth: int
@@ -73,10 +78,26 @@ class Column:
     unit: str
     description: str
     names: tuple[str, ...] = ()
+    inner: str = ""
+
+
+def _of_events(preset: Preset) -> tuple[str, ...]:
+    """Factors with a value for each event."""
+    return (*_OF_EVENTS, *(_OF_RESONANT_EVENTS if preset.formants else ()))
+
+
+def _inner_lists(preset: Preset) -> dict[str, tuple[str, str]]:
+    """Factors with a list for each event: a value of each of what, and the factor that says of how many."""
+    lists = dict.fromkeys(_OF_PARTIALS, ("partial", "num_partials"))
+    if preset.formants:
+        lists |= dict.fromkeys(_OF_FORMANTS, ("formant", "num_formants"))
+        lists |= dict.fromkeys(preset.formants, ("point", "formant_points"))
+    return lists
 
 
 def _column(name: str, preset: Preset) -> Column:
-    depth = 2 if name in _OF_PARTIALS else int(name in _OF_EVENTS)
+    inner, _ = _inner_lists(preset).get(name, ("", ""))
+    depth = 2 if inner else int(name in _of_events(preset))
     if name in _DERIVED:
         return Column(depth, *_DERIVED[name])
     drawn: Range | Choice = preset.ranges[name]
@@ -84,7 +105,7 @@ def _column(name: str, preset: Preset) -> Column:
     unit = {"event lengths": "s", "band centres": "Hz"}.get(drawn.unit, drawn.unit)
     if isinstance(drawn, Choice):
         return Column(depth, "name" if drawn.names else "float", unit, drawn.description, drawn.names)
-    return Column(depth, "int" if drawn.integer else "float", unit, drawn.description)
+    return Column(depth, "int" if drawn.integer else "float", unit, drawn.description, inner=inner)
 
 
 def columns(preset: Preset) -> dict[str, Column]:
@@ -112,7 +133,8 @@ def columns(preset: Preset) -> dict[str, Column]:
             1, "int", "", "how many events are between onset and end at the centre of each log-mel frame, every 10 ms"
         ),
     }
-    return ours | {name: _column(name, preset) for name in (*_OF_CLIPS, *_OF_EVENTS, *_OF_PARTIALS)} | labels
+    factors = (*_OF_CLIPS, *_of_events(preset), *_inner_lists(preset))
+    return ours | {name: _column(name, preset) for name in factors} | labels
 
 
 def event_activity(onset: Tensor, event_length: Tensor, *, num_samples: int, sampling_rate: int) -> Tensor:
@@ -158,10 +180,16 @@ def _event_values(parameters: Parameters, name: str, clip: int) -> list[Any]:
     return [value if does else None for value, does in zip(values, shapes, strict=True)]
 
 
-def _partial_values(parameters: Parameters, name: str, clip: int) -> list[list[float]]:
-    """A factor of each partial of each event of a clip; no partials for an event that is not made of them."""
-    counts = _event_values(parameters, "num_partials", clip)
-    return [parameters[name][clip, event, : count or 0].tolist() for event, count in enumerate(counts)]
+def _inner_values(parameters: Parameters, name: str, counted_by: str, clip: int) -> list[list[float]]:
+    """A factor's list of each event of a clip; an empty one for an event that it does not shape.
+
+    Of formants, an event may have fewer than this factor is of.
+    """
+    counts = [count or 0 for count in _event_values(parameters, counted_by, clip)]
+    if name in FORMANTS:
+        number = _event_values(parameters, "num_formants", clip)
+        counts = [count if FORMANTS.index(name) < (n or 0) else 0 for count, n in zip(counts, number, strict=True)]
+    return [parameters[name][clip, event, :count].tolist() for event, count in enumerate(counts)]
 
 
 def _clip_value(parameters: Parameters, name: str, clip: int) -> Any:
@@ -174,7 +202,8 @@ def clip_rows(parameters: Parameters, snr_db: Tensor) -> list[dict[str, Any]]:
     """Every clip as a row of plain values, named and described by `columns`.
 
     Lists are as long as there are events, or partials, in the clip. A factor that does not shape a clip is None there:
-    the cutoff of a clip that is not damped, the modulation index of an event that is no FM.
+    the cutoff of a clip that is not damped, the modulation index of an event that is no FM. Formants have columns only
+    if the preset can have them.
 
     Args:
         parameters: From `draw`.
@@ -197,12 +226,13 @@ def clip_rows(parameters: Parameters, snr_db: Tensor) -> list[dict[str, Any]]:
         sampling_rate=preset.sampling_rate,
     )
     active_events = (active & parameters.event_exists[..., None]).sum(dim=1).tolist()
+    of_events, inner_lists = _of_events(preset), _inner_lists(preset)
     rows = []
     for clip, index in enumerate(parameters.indices.tolist()):
         row: dict[str, Any] = {"index": index, "seed": parameters.seed}
         row |= {name: _clip_value(parameters, name, clip) for name in _OF_CLIPS}
-        row |= {name: _event_values(parameters, name, clip) for name in _OF_EVENTS}
-        row |= {name: _partial_values(parameters, name, clip) for name in _OF_PARTIALS}
+        row |= {name: _event_values(parameters, name, clip) for name in of_events}
+        row |= {name: _inner_values(parameters, name, counts, clip) for name, (_, counts) in inner_lists.items()}
         row["snr_db"] = float(snr_db[clip]) if torch.isfinite(snr_db[clip]) else None
         row["active_events"] = active_events[clip]
         rows.append(row)
@@ -222,6 +252,10 @@ def _describe_event(row: Mapping[str, Any], event: int) -> str:
         text += f", index {row['modulation_index'][event]:.1f} rad, ratio {row['modulation_ratio'][event]:g}"
     elif mode == "pulse":
         text += f", {PULSE_SHAPES[row['pulse_shape'][event]]}"
+    if "formant" in row and row["formant"][event]:
+        tracks = [row[name][event] for name in FORMANTS[: row["num_formants"][event]]]
+        first, last = (", ".join(f"{track[place]:.0f}" for track in tracks) for place in (0, -1))
+        text += f", formants from {first} Hz to {last} Hz by {row['formant_points'][event]} points"
     text += f"; level {row['amplitude'][event]:.2f}"
     if row["attack"][event] is not None:
         text += f", attack {row['attack'][event]:.2f} s, decay {row['decay'][event]:.2f} s"

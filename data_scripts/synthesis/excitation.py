@@ -12,7 +12,8 @@ from torch import Tensor
 
 from audiopg.data_scripts.counter_random import white_noise
 
-_BLOCK = 64
+BLOCK = 64
+"""Samples from one block to the next; levels of partials are told where blocks begin."""
 _KNOT_SPACING = 0.5945
 """Knots of `band_noise` are this far apart, in reciprocal bandwidths: the half-power width of a cosine window."""
 
@@ -30,14 +31,14 @@ def _cycles_at_blocks(frequency: Tensor, start: Tensor, num_samples: int, sampli
         float32 of shape `(batch, ..., blocks)`.
     """
     start = start.view(-1, *[1] * frequency.dim())
-    blocks = start + _BLOCK * torch.arange(math.ceil(num_samples / _BLOCK), device=frequency.device)
+    blocks = start + BLOCK * torch.arange(math.ceil(num_samples / BLOCK), device=frequency.device)
     cycles = (frequency / sampling_rate)[..., None] * blocks
     return (cycles - cycles.floor()).float()
 
 
 def _cycles_at_offsets(frequency: Tensor, sampling_rate: int) -> Tensor:
     """What the phase gains, modulo one cycle, at every offset within a block: float32, shape `(batch, ..., 64)`."""
-    cycles = (frequency / sampling_rate)[..., None] * torch.arange(_BLOCK, device=frequency.device)
+    cycles = (frequency / sampling_rate)[..., None] * torch.arange(BLOCK, device=frequency.device)
     return (cycles - cycles.floor()).float()
 
 
@@ -72,8 +73,9 @@ def partial_sum(
     num_samples: int,
     sampling_rate: int,
     source: Tensor | None = None,
+    levels: Tensor | None = None,
 ) -> Tensor:
-    r"""Sum of steady sine partials (AudioPG, section 3.1): $x(t) = \sum_k a_k \sin(2 \pi (f_k t + \phi_k))$.
+    r"""Sum of sine partials (AudioPG, section 3.1): $x(t) = \sum_k a_k\, l_k(t) \sin(2 \pi (f_k t + \phi_k))$.
 
     Args:
         frequencies: In Hz, float64, shape `(sources, partials)`. Above the Nyquist frequency they alias.
@@ -83,12 +85,14 @@ def partial_sum(
         num_samples: Length of the result.
         sampling_rate: In Hz.
         source: Which source each row of the result shows, int64, shape `(batch,)`; row i shows source i by default.
+        levels: $l_k$ at every 64th sample of the result, from its first to the first at or after its end, and linear
+            between them; float32, shape `(batch, partials, blocks + 1)`. 1 throughout by default.
 
     Returns:
         float32 of shape `(batch, num_samples)`; its level is left alone, loudness belongs to the mixer.
 
     Raises:
-        ValueError: if the three differ in shape.
+        ValueError: if the first three differ in shape, or `levels` are not as many as there are blocks and one.
 
     Example:
         >>> one = torch.ones(1, 1)
@@ -107,6 +111,15 @@ def partial_sum(
     # sin(b + o) = sin b cos o + cos b sin o
     rotations = torch.cat([at_block.sin(), at_block.cos()], dim=1)
     basis = torch.cat([at_offset.cos(), at_offset.sin()], dim=1) * amplitudes.repeat(1, 2)[..., None]
+    if levels is not None:  # as the block begins, and what is gained up to the next times the share of it that is over
+        expected = (len(at_block), at_block.shape[1], at_block.shape[2] + 1)
+        if levels.shape != expected:
+            raise ValueError(
+                f"levels have the shape (batch, partials, blocks + 1), {expected}; got {tuple(levels.shape)}."
+            )
+        levels, share = levels.repeat(1, 2, 1), torch.arange(BLOCK, device=basis.device) / BLOCK
+        rotations = torch.cat([rotations * levels[:, :, :-1], rotations * levels.diff(dim=2)], dim=1)
+        basis = torch.cat([basis, basis * share], dim=1)
     return torch.bmm(rotations.transpose(1, 2), basis[source]).flatten(1)[:, :num_samples]
 
 
@@ -254,16 +267,16 @@ def band_noise(
         True
     """
     spacing = (_KNOT_SPACING * sampling_rate / bandwidth).clamp(min=1.0)[:, None]
-    blocks = start[:, None] + _BLOCK * torch.arange(math.ceil(num_samples / _BLOCK), device=start.device)
+    blocks = start[:, None] + BLOCK * torch.arange(math.ceil(num_samples / BLOCK), device=start.device)
     at_block = blocks / spacing
     first = at_block.floor()
-    at_offset = torch.arange(_BLOCK, device=start.device) / spacing
+    at_offset = torch.arange(BLOCK, device=start.device) / spacing
     position = (at_block - first).float()[:, :, None] + at_offset.float()[:, None, :]
     whole = position.floor()
     knot = ((first - first[:, :1]).to(torch.int64)[:, :, None] + whole.to(torch.int64)).flatten(1)[:, :num_samples]
     angle = (position - whole).flatten(1)[:, :num_samples].mul_(math.pi / 2)
     # Knots are a sample apart at least.
-    drawn = white_noise(keys, 2 * (num_samples + _BLOCK + 2), first[:, 0].to(torch.int64)).unflatten(1, (-1, 2))
+    drawn = white_noise(keys, 2 * (num_samples + BLOCK + 2), first[:, 0].to(torch.int64)).unflatten(1, (-1, 2))
     rising, falling = angle.sin(), angle.cos()
     slow = [
         component.gather(1, knot).mul_(falling).addcmul_(component.gather(1, knot + 1), rising)

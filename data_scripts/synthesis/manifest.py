@@ -18,11 +18,26 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from audiopg.data_scripts.synthesis.parameters import PRESETS, SYNTHESIZER_VERSION, Parameters, Preset, draw
+from audiopg.data_scripts.synthesis.parameters import (
+    MODES,
+    PRESETS,
+    SYNTHESIZER_VERSION,
+    Parameters,
+    Preset,
+    draw,
+    get_preset,
+)
 from audiopg.data_scripts.synthesis.synthesizer import render
 
 SEED = 7
 INDICES = (0, 1, 2, 3, 123456789)
+INGREDIENTS = {
+    "mode": MODES,
+    "strike_probability": 0.5,
+    "formant_probability": 0.5,
+    "room_probability": 0.5,
+}
+"""All that is off in every preset, turned on."""
 NUM_BANDS = 8
 _QUIETEST_SHARE = 1e-7
 
@@ -77,13 +92,15 @@ def build_manifest() -> dict[str, Any]:
     """The manifest of the synthesizer as it is.
 
     Returns:
-        `synthesizer_version`, `seed`, `indices`, and what `describe_preset` says of every preset.
+        `synthesizer_version`, `seed`, `indices`, and what `describe_preset` says of every preset, and under
+        `ingredients` of `audiopg` with all that is off in it.
     """
     return {
         "synthesizer_version": SYNTHESIZER_VERSION,
         "seed": SEED,
         "indices": list(INDICES),
         "presets": {name: describe_preset(name) for name in PRESETS},
+        "ingredients": describe_preset(get_preset("audiopg", **INGREDIENTS)),
     }
 
 

@@ -8,6 +8,7 @@ same in any batch, and on another machine as exact as its inverse of the normal 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from types import MappingProxyType
 from typing import Any
 
@@ -22,6 +23,7 @@ SYNTHESIZER_VERSION = "0.2.0"
 PITCHED_MODES = ("harmonic", "fm", "pulse")
 MODES = (*PITCHED_MODES, "noise")
 PULSE_SHAPES = ("sawtooth", "square")
+FORMANTS = ("formant_1", "formant_2", "formant_3", "formant_4", "formant_5")
 GROUPS = ("pitch", "envelope", "modulation", "mixer")
 """What the parameters of a synthesizer are about; a double may differ from a sound more in one than in another."""
 
@@ -32,6 +34,7 @@ GROUP_OF: Mapping[str, str] = MappingProxyType(
         **dict.fromkeys(("strike_period", "strike_decay", "transient_onset", "transient_length"), "envelope"),
         **dict.fromkeys(("partial_rolloff", "partial_gain", "partial_phase", "source_start"), "modulation"),
         **dict.fromkeys(("modulation_index", "band_width"), "modulation"),
+        **dict.fromkeys((*FORMANTS, "formant_bandwidth", "formant_level"), "modulation"),
         **dict.fromkeys(("transient_gain", "cutoff", "room_time", "room_level", "noise_gain"), "mixer"),
     }
 )
@@ -80,6 +83,22 @@ class Range:
         if self.integer:
             return (self.low + torch.floor(unit_uniform * (self.high - self.low + 1))).to(torch.int64)
         return self.low + unit_uniform * (self.high - self.low)
+
+
+@dataclass(frozen=True)
+class OctaveRange(Range):
+    r"""A distribution over an interval in which every octave is about as likely as any other.
+
+    $x = l\, \frac{1 - u + r u}{1 - u + u / r}$ of a uniform number $u$, with $r = \sqrt{h / l}$: from low $l$ to high
+    $h$, half of it below the geometric mean $l r$. A fraction is the same bits on every machine, as a power is not;
+    for it, where $h = 6\, l$, the density by octave is 14 % too high at the ends and 6 % too low in the middle, and
+    nearer to even in a narrower range.
+    """
+
+    def sample(self, unit_uniform: Tensor) -> Tensor:
+        """Map uniform numbers in [0, 1) to this range, float64."""
+        root, rest = math.sqrt(self.high / self.low), 1 - unit_uniform
+        return self.low * ((rest + root * unit_uniform) / (rest + unit_uniform / root))
 
 
 @dataclass(frozen=True)
@@ -132,8 +151,8 @@ class Preset:
         shared_source: One source per clip, read by all its events at different places, its transient part of it
             (the research code), instead of one source per event and the transient beside them (the paper, equation 2).
         band_limited: Sources are sums of partials, FM sidebands and the Fourier series of pulses included, and those
-            from the Nyquist frequency on are left out. Otherwise they alias, as in the research code. Bands of noise
-            have no partials, and fold back in either case.
+            from the Nyquist frequency on are left out. Otherwise they alias, as in the research code, but for sources
+            behind formants, which never do. Bands of noise have no partials, and fold back in either case.
         enveloped: Whether events have an ADSR envelope; otherwise they are of constant level.
         clipped_by_damping: Whether the low-pass filter clips its output to [-1, 1], as the research code's does.
         overrides: What differs from the preset of that name.
@@ -155,6 +174,12 @@ class Preset:
         """Length of a clip in samples."""
         return round(self.duration * self.sampling_rate)
 
+    @property
+    def formants(self) -> tuple[str, ...]:
+        """Names of the resonances that an event can have; none where no event has any."""
+        is_possible = self.ranges["formant_probability"].high > 0
+        return FORMANTS[: int(self.ranges["num_formants"].high)] if is_possible else ()
+
     def validate(self) -> None:
         """Raise ValueError if clips of this preset cannot be made; the error names rule, value and remedy."""
         for name, value in (("sampling_rate", self.sampling_rate), ("duration", self.duration)):
@@ -172,7 +197,7 @@ class Preset:
         """What ranges owe to the clip and to each other."""
         ranges, nyquist = self.ranges, self.sampling_rate / 2
         has_noise = "noise" in ranges["mode"].values
-        for name in ("f0", "cutoff", *(["band_centre"] if has_noise else [])):
+        for name in ("f0", "cutoff", *(["band_centre"] if has_noise else []), *self.formants):
             if ranges[name].high >= nyquist:
                 raise ValueError(
                     f"{name}: frequencies lie below half the sampling rate, {nyquist:g} Hz, "
@@ -181,6 +206,18 @@ class Preset:
         for name in (name for name in ranges if name.endswith("_probability")):
             if ranges[name].low != ranges[name].high:
                 raise ValueError(f"{name}: give one number, got ({ranges[name].low}, {ranges[name].high}).")
+        if self.formants and set(ranges["mode"].values) == {"noise"}:
+            raise ValueError(
+                f"formant_probability: bands of noise have no formants, got {ranges['formant_probability'].high:g} "
+                f"and no other kind of source; set it to 0 or add one of {', '.join(PITCHED_MODES)} to mode."
+            )
+        for lower, upper in pairwise(self.formants):
+            below, above = ((ranges[name].low, ranges[name].high) for name in (lower, upper))
+            if above[0] < below[0] or above[1] < below[1]:
+                raise ValueError(
+                    f"{upper}: begins and ends no lower than {lower} does, {below}, got {above}; "
+                    "raise it, lower the other, or lower num_formants."
+                )
         shortest = min(ranges["event_length"].low, self.duration / ranges["num_events"].high)
         if shortest < _MIN_EVENT_LENGTH:
             raise ValueError(
@@ -192,7 +229,7 @@ class Preset:
 def _reference_ranges() -> dict[str, Range | Choice]:
     """Every distribution of the research code (AudioPG, section 3.1), with the paper's symbols where it has them.
 
-    Bands of noise, strikes and rooms are ours, and off.
+    Bands of noise, strikes, formants and rooms are ours, and off.
     """
     return {
         "f0": Range(50.0, 2000.0, "Hz", "fundamental frequency of a source", minimum=1.0),
@@ -217,6 +254,30 @@ def _reference_ranges() -> dict[str, Range | Choice]:
         "strike_probability": Range(0.0, 0.0, "", "share of events that are struck again and again", maximum=1.0),
         "strike_period": Range(0.04, 0.6, "s", "time from one strike to the next", minimum=0.001),
         "strike_decay": Range(0.01, 0.15, "s", "time in which a strike falls to 1/e", minimum=0.001),
+        "formant_probability": Range(
+            0.0,
+            0.0,
+            "",
+            "share of harmonic, fm and pulse events that pass through formants, resonances that move",
+            maximum=1,
+        ),
+        "num_formants": Range(3, 5, "", "formants of an event", integer=True, minimum=1, maximum=len(FORMANTS)),
+        "formant_points": Range(
+            2,
+            6,
+            "",
+            "points from an event's beginning to its end that its formants pass",
+            integer=True,
+            minimum=1,
+            maximum=64,
+        ),
+        "formant_1": OctaveRange(250.0, 900.0, "Hz", "centre of the lowest formant", minimum=1.0),
+        "formant_2": OctaveRange(600.0, 3000.0, "Hz", "centre of the second formant", minimum=1.0),
+        "formant_3": OctaveRange(1500.0, 4000.0, "Hz", "centre of the third formant", minimum=1.0),
+        "formant_4": OctaveRange(2500.0, 5000.0, "Hz", "centre of the fourth formant", minimum=1.0),
+        "formant_5": OctaveRange(3500.0, 6500.0, "Hz", "centre of the fifth formant", minimum=1.0),
+        "formant_bandwidth": OctaveRange(50.0, 300.0, "Hz", "width of a formant at half its power", minimum=1.0),
+        "formant_level": Range(0.1, 1.0, "", "linear gain of a formant at its centre", minimum=0.001),
         "transient_probability": Range(0.6, 0.6, "", "share of clips that have a noise burst", maximum=1.0),
         "transient_length": Range(0.01, 0.1, "s", "length of the noise burst", minimum=1e-4),
         "transient_gain": Range(0.5, 2.0, "", "peak of the noise burst"),
@@ -346,6 +407,10 @@ class Parameters(Mapping[str, Tensor]):
     that all times are in s (`onset`, `event_length`, `source_start`, `attack`, `decay`, `transient_onset`,
     `transient_length`) and `band_width` is in Hz.
 
+    Formants are here only if the preset can have them: `formant_bandwidth` and `formant_level` of shape `(batch,
+    events, formants)`, and each of `preset.formants` of shape `(batch, events, points)`, entries past `num_formants`
+    and `formant_points` describing nothing.
+
     Args:
         preset: Where they were drawn from.
         seed: The stream of clips.
@@ -468,7 +533,8 @@ def draw_doubles(
     After Cherep & Singh (2024, "Contrastive Learning from Synthetic Audio Doppelgängers"): both are perturbed. Where
     `draw` maps a uniform number $u$ of the clip to a parameter, each double maps $u + \delta z$, with $z \sim N(0, 1)$
     of its own, reflected at 0 and 1; so each double by itself is distributed as any clip of the preset. What a clip is
-    stays: kinds of sources, numbers of events and partials, whether there is a burst, damping, a room. Noise is fresh.
+    stays: kinds of sources, numbers of events, partials, formants and their points, whether there is a burst, damping,
+    a room. Noise is fresh.
 
     Args:
         preset: As in `draw`, like the other arguments.
@@ -547,6 +613,14 @@ def _mapped(preset: Preset, numbers: Callable[..., Tensor], keys: Callable[..., 
         values[name] = sample(name, num_slots) * values["event_length"]
     values["strike"] = happens("strike_probability", num_slots)
     values |= {name: sample(name, num_slots) for name in ("strike_period", "strike_decay")}
+    if preset.formants:
+        values["formant"] = happens("formant_probability", num_slots) & (values["mode"] != MODES.index("noise"))
+        values |= {name: sample(name, num_slots) for name in ("num_formants", "formant_points")}
+        num_points, num_formants = int(ranges["formant_points"].high), len(preset.formants)
+        # The k-th lowest of what was drawn lies in the k-th range too, since these rise; so no two tracks cross.
+        centres = torch.stack([sample(name, num_slots, num_points) for name in preset.formants]).sort(dim=0).values
+        values |= dict(zip(preset.formants, centres, strict=True))
+        values |= {name: sample(name, num_slots, num_formants) for name in ("formant_bandwidth", "formant_level")}
     values["transient"] = happens("transient_probability")
     values["transient_length"] = sample("transient_length").clamp(max=preset.duration)
     room = preset.duration - values["transient_length"]

@@ -1,4 +1,4 @@
-"""Parameters to waveforms, by excitation, dynamics and shaping in order. Knows no mel, no model, no chance.
+"""Parameters to waveforms, by excitation, formants, dynamics and shaping in order. Knows no mel, no model, no chance.
 
 Work is laid out before anything is rendered: a clip is cut into tiles, and every event into the tiles that it touches.
 Which rows go where is known on the CPU from the parameters alone, so the device never waits and silence costs nothing.
@@ -14,6 +14,7 @@ from torch import Tensor
 from audiopg.data_scripts.counter_random import white_noise
 from audiopg.data_scripts.synthesis.dynamics import adsr, gate, strikes
 from audiopg.data_scripts.synthesis.excitation import (
+    BLOCK,
     band_noise,
     frequency_modulation,
     modulation_sidebands,
@@ -23,12 +24,15 @@ from audiopg.data_scripts.synthesis.excitation import (
     sawtooth,
     square,
 )
+from audiopg.data_scripts.synthesis.formants import glide, resonance
 from audiopg.data_scripts.synthesis.parameters import MODES, PULSE_SHAPES, Parameters, Preset
 from audiopg.data_scripts.synthesis.shaping import low_pass, peak_normalise, reverberate
 
 _TILE = 4096
 _FEWEST_PARTIALS = 17
 _FAINT_SIDEBANDS = 16
+_MOMENTS = 32
+"""At so many moments of an event its power behind its formants is measured."""
 # A CPU renders faster what its caches hold, and reuses memory that it need not ask for; an accelerator wants few and
 # large kernels, and a bound on its memory.
 _CLIPS_AT_ONCE = {"cpu": 16}
@@ -127,8 +131,51 @@ def _partial_tiles(
     frequencies, amplitudes, phases = partials_of(events, preset, num_partials)
     if preset.band_limited:
         amplitudes = amplitudes * (frequencies.abs() < preset.sampling_rate / 2)
-    grid = {"num_samples": _TILE, "sampling_rate": preset.sampling_rate}
-    return partial_sum(frequencies, amplitudes, phases, start, source=event, **grid)
+    rate = preset.sampling_rate
+    return partial_sum(frequencies, amplitudes, phases, start, num_samples=_TILE, sampling_rate=rate, source=event)
+
+
+def _formant_gain(events: _Events, event: Tensor, frequencies: Tensor, position: Tensor, preset: Preset) -> Tensor:
+    """What the formants of the listed events leave of partials `(rows, partials)`: `(rows, partials, positions)`.
+
+    Positions are within each event, from 0 at its onset to 1 at its end, float64, shape `(rows, positions)`.
+    """
+    points = torch.stack([events[name][event] for name in preset.formants], dim=1)
+    centres = glide(points, events["formant_points"][event], position)
+    exists = torch.arange(len(preset.formants), device=event.device) < events["num_formants"][event, None]
+    return resonance(frequencies, centres, events["formant_bandwidth"][event], events["formant_level"][event] * exists)
+
+
+def _balanced(events: _Events, frequencies: Tensor, amplitudes: Tensor, preset: Preset) -> Tensor:
+    """Amplitudes with which every event has the same mean power behind its formants as it had before them."""
+    event = torch.arange(len(amplitudes), device=amplitudes.device)
+    moments = (torch.arange(_MOMENTS, dtype=torch.float64, device=amplitudes.device) + 0.5) / _MOMENTS
+    gain = _formant_gain(events, event, frequencies, moments.expand(len(event), -1), preset)
+    power = (amplitudes[..., None] * gain).square().sum(dim=1).mean(dim=1)
+    factor = amplitudes.norm(dim=1) / power.sqrt().clamp(min=torch.finfo(power.dtype).tiny)
+    return amplitudes * factor[:, None]
+
+
+def _formant_tiles(
+    partials_of: Callable[[_Events, Preset, int], Partials],
+    num_partials: int,
+    events: _Events,
+    event: Tensor,
+    start: Tensor,
+    preset: Preset,
+) -> Tensor:
+    """Tiles of events whose partials pass through formants; those from the Nyquist frequency on are dropped always."""
+    frequencies, amplitudes, phases = partials_of(events, preset, num_partials)
+    amplitudes = amplitudes * (frequencies.abs() < preset.sampling_rate / 2)
+    amplitudes = _balanced(events, frequencies, amplitudes, preset)
+    since_onset = start - events.source_start[event]
+    at_block = since_onset[:, None] + torch.arange(0, _TILE + 1, BLOCK, device=event.device)
+    position = (at_block.double() / events.length[event, None]).clamp(0, 1)
+    levels = _formant_gain(events, event, frequencies[event], position, preset)
+    rate = preset.sampling_rate
+    return partial_sum(
+        frequencies, amplitudes, phases, start, num_samples=_TILE, sampling_rate=rate, source=event, levels=levels
+    )
 
 
 def _fm_tiles(events: _Events, event: Tensor, start: Tensor, preset: Preset) -> Tensor:
@@ -177,20 +224,32 @@ def _groups(of_kind: Tensor, needed: Tensor) -> Iterator[tuple[Tensor, int]]:
 def _kinds(parameters: Parameters, clip: Tensor, slot: Tensor) -> Iterator[tuple[Tensor, Render]]:
     """The kinds of source: for each, which of the listed events are of it, shape `(events,)`, and what renders it."""
     preset, mode = parameters.preset, parameters["mode"][clip, slot]
-    yield mode == HARMONIC, partial(_partial_tiles, _harmonic_partials, parameters["partial_gain"].shape[2])
+    resonant = parameters["formant"][clip, slot] if preset.formants else torch.zeros_like(mode, dtype=torch.bool)
+    num_partials = parameters["partial_gain"].shape[2]
+    yield (mode == HARMONIC) & ~resonant, partial(_partial_tiles, _harmonic_partials, num_partials)
     yield mode == NOISE, _noise_tiles
-    if not preset.band_limited:
-        yield mode == FM, _fm_tiles
-        yield mode == PULSE, _pulse_tiles
-        return
+    if preset.band_limited:
+        yield from _series(parameters, clip, slot, ~resonant, _partial_tiles)
+    else:
+        yield (mode == FM) & ~resonant, _fm_tiles
+        yield (mode == PULSE) & ~resonant, _pulse_tiles
+    yield (mode == HARMONIC) & resonant, partial(_formant_tiles, _harmonic_partials, num_partials)
+    yield from _series(parameters, clip, slot, resonant, _formant_tiles)
+
+
+def _series(
+    parameters: Parameters, clip: Tensor, slot: Tensor, chosen: Tensor, tiles: Callable[..., Tensor]
+) -> Iterator[tuple[Tensor, Render]]:
+    """FM and pulses among the chosen events as series of partials, by how many they need."""
+    preset, mode = parameters.preset, parameters["mode"][clip, slot]
     nyquist, f0 = preset.sampling_rate / 2, parameters["f0"][clip, slot]
     index, ratio = (parameters[name][clip, slot] for name in ("modulation_index", "modulation_ratio"))
     # Sidebands of an order well above the modulation index are below -120 dB; those above Nyquist are not wanted.
     sidebands = torch.minimum(index.ceil() + _FAINT_SIDEBANDS, (nyquist + f0) / (ratio * f0)).floor()
-    for group, num_partials in _groups(mode == FM, 2 * sidebands + 1):
-        yield group, partial(_partial_tiles, _fm_partials, num_partials)
-    for group, num_partials in _groups(mode == PULSE, (nyquist / f0).floor()):
-        yield group, partial(_partial_tiles, _pulse_partials, num_partials)
+    for group, num_partials in _groups((mode == FM) & chosen, 2 * sidebands + 1):
+        yield group, partial(tiles, _fm_partials, num_partials)
+    for group, num_partials in _groups((mode == PULSE) & chosen, (nyquist / f0).floor()):
+        yield group, partial(tiles, _pulse_partials, num_partials)
 
 
 def _render_events(parameters: Parameters, clips: Tensor) -> None:

@@ -159,6 +159,19 @@ def test_noise_without_a_pitch_is_null_in_the_data_set(tmp_path):
     assert any(None in pitches for pitches in clips["f0"])
 
 
+def test_formants_are_lists_in_the_data_set(tmp_path):
+    vocal = {"formant_probability": 0.5, "num_formants": (1, 2), **SHORT}
+    clips = AudioPGSynthetic(str(tmp_path), preset="audiopg", num_clips=8, synthesis=vocal)
+    clips.download_and_prepare()
+    found, expected = clips.as_dataset(split="train"), list(rows(get_preset("audiopg", **vocal), 0, 0, 8))
+    assert found.features["formant_2"] == datasets.List(datasets.List(datasets.Value("float64")))
+    for name in ("formant", "num_formants", "formant_1", "formant_2", "formant_level"):
+        assert found[name][:] == [row[name] for row in expected]
+    lines = describe_columns(get_preset("audiopg", **vocal)).splitlines()
+    assert "- `formant_1` (Hz) of each point of each event: centre of the lowest formant" in lines
+    assert "- `formant_level` of each formant of each event: linear gain of a formant at its centre" in lines
+
+
 def test_every_column_is_described(cache):
     preset = get_preset("reference")
     lines = describe_columns(preset).splitlines()

@@ -161,6 +161,34 @@ def test_noise_strikes_and_rooms_are_in_rows_and_words_where_they_sound():
     assert {described[name].unit for name in ("band_centre", "band_width")} == {"Hz"}
 
 
+def test_formants_are_in_rows_and_words_where_they_sound():
+    parameters = draw("audiopg", 0, range(CLIPS), mode=list(MODES), formant_probability=0.5, num_formants=(2, 4))
+    rows, described = clip_rows(parameters, torch.full((CLIPS,), 20.0)), columns(parameters.preset)
+    assert set(described) - set(columns(PRESETS["audiopg"])) == {name for name in parameters if "formant" in name}
+    assert all(list(row) == list(described) for row in rows)
+    assert (described["formant_3"].depth, described["formant_3"].inner, described["formant_3"].unit) == (
+        2,
+        "point",
+        "Hz",
+    )
+    assert (described["formant_level"].depth, described["formant_level"].inner) == (2, "formant")
+    assert described["partial_gain"].inner == "partial"
+    seen = set()
+    for clip, row in enumerate(rows):
+        lines = describe(row, parameters.preset)
+        for event in range(row["num_events"]):
+            number, points = row["num_formants"][event], row["formant_points"][event]
+            seen.add((number, points))
+            assert row["formant"][event] == ("formants from" in lines[event]) == (number is not None)
+            for name in ("formant_bandwidth", "formant_level"):
+                assert row[name][event] == parameters[name][clip, event, : number or 0].tolist()
+            for k in range(1, 5):
+                lasting = points if k <= (number or 0) else 0
+                assert row[f"formant_{k}"][event] == parameters[f"formant_{k}"][clip, event, :lasting].tolist()
+    assert {number for number, _ in seen} == {None, 2, 3, 4}
+    assert {points for _, points in seen} == {None, *range(2, 7)}
+
+
 def test_a_burst_within_a_shared_source_is_said_to_be_there():
     parameters = draw("reference", 0, [0], transient_probability=1)
     row = clip_rows(parameters, torch.tensor([20.0]))[0]

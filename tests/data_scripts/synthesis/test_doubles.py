@@ -13,6 +13,7 @@ CLIPS = get_preset(
     event_length=[0.15, 1.0],
     room_probability=0.5,
     strike_probability=0.5,
+    formant_probability=0.5,
 )
 KEPT = (
     "mode",
@@ -21,6 +22,9 @@ KEPT = (
     "modulation_ratio",
     "pulse_shape",
     "strike",
+    "formant",
+    "num_formants",
+    "formant_points",
     "transient",
     "damping",
     "room",

@@ -96,6 +96,27 @@ def test_a_tile_of_a_sound_is_the_sound_at_that_place():
     torch.testing.assert_close(tile, whole[:, 4096:8192], rtol=0, atol=5e-6)
 
 
+@pytest.mark.parametrize("num_samples", [1, 64, 65, 1000])
+def test_levels_of_partials_are_linear_between_blocks(num_samples):
+    partials, start = random_partials(2, 5), torch.tensor([-7, FAR])
+    levels = torch.rand(2, 5, -(-num_samples // 64) + 1, generator=torch.Generator().manual_seed(1))
+    sound = partial_sum(*partials, start, levels=levels, **grid(num_samples))
+    for row, (frequencies, amplitudes, phases) in enumerate(zip(*partials, strict=True)):
+        expected = 0
+        for k, level in enumerate(levels[row].double().numpy()):
+            one = (x[k : k + 1] for x in (frequencies, amplitudes, phases))
+            over_time = np.interp(np.arange(num_samples), 64 * np.arange(len(level)), level)
+            expected = expected + over_time * direct_sum(*one, int(start[row]), num_samples)
+        assert_close(sound[row], expected, 1e-5)
+
+
+@pytest.mark.parametrize("shape", [(1, 3, 2), (1, 3, 8), (1, 1, 9), (2, 3, 9), (3, 9)])
+def test_levels_that_are_not_as_many_as_blocks_and_one_are_refused(shape):
+    partials = random_partials(1, 3)
+    with pytest.raises(ValueError, match=r"levels have the shape .*, \(1, 3, 9\); got \("):
+        partial_sum(*partials, torch.tensor([0]), levels=torch.ones(shape), **grid(500))
+
+
 def test_a_row_is_the_same_in_any_batch():
     partials, starts = random_partials(7, 15), torch.arange(7) * 1000
     together = partial_sum(*partials, starts, **grid())

@@ -7,6 +7,7 @@ import torch
 from audiopg.data_scripts.synthesis import PRESETS, SYNTHESIZER_VERSION, draw, get_preset
 from audiopg.data_scripts.synthesis.manifest import (
     INDICES,
+    INGREDIENTS,
     SEED,
     build_manifest,
     describe_preset,
@@ -44,6 +45,12 @@ def test_the_manifest_is_of_this_version_and_of_all_presets(committed):
 @pytest.mark.parametrize("name", PRESETS)
 def test_parameters_are_the_committed_bits(committed, name):
     assert parameters_digest(draw(name, SEED, INDICES)) == committed["presets"][name]["parameters"], WHAT_TO_DO
+
+
+def test_what_is_off_in_every_preset_is_as_committed_too(committed):
+    found, expected = describe_preset(get_preset("audiopg", **INGREDIENTS)), committed["ingredients"]
+    assert found["parameters"] == expected["parameters"], WHAT_TO_DO
+    assert_sounds_alike(found["sound"], expected["sound"])
 
 
 @pytest.mark.parametrize("name", PRESETS)

@@ -1,4 +1,5 @@
 import copy
+import itertools
 import math
 import pickle
 import random
@@ -8,7 +9,17 @@ import pytest
 import torch
 from scipy import stats
 
-from audiopg.data_scripts.synthesis.parameters import MODES, PRESETS, PULSE_SHAPES, Choice, Range, draw, get_preset
+from audiopg.data_scripts.synthesis.parameters import (
+    FORMANTS,
+    MODES,
+    PRESETS,
+    PULSE_SHAPES,
+    Choice,
+    OctaveRange,
+    Range,
+    draw,
+    get_preset,
+)
 
 DURATION, SAMPLING_RATE = 10.24, 16000
 CLIPS = 2000
@@ -132,6 +143,70 @@ def test_strikes_and_rooms_are_absent_unless_asked_for(many, drawn, name):
     assert not any(many[preset][drawn].any() for preset in PRESETS)
     asked = draw("audiopg", 0, range(CLIPS), **{name: 0.3})[drawn].flatten()
     assert stats.binomtest(int(asked.sum()), len(asked), 0.3).pvalue > 0.005
+
+
+FORMANT_CENTRES = ((250, 900), (600, 3000), (1500, 4000), (2500, 5000), (3500, 6500))
+
+
+@pytest.fixture(scope="module")
+def formants():
+    return draw("audiopg", 0, range(CLIPS), formant_probability=0.3)
+
+
+def test_formants_are_nowhere_unless_asked_for(many, formants):
+    assert not any("formant" in name for preset in PRESETS for name in many[preset])
+    assert all(PRESETS[preset].formants == () for preset in PRESETS)
+    asked = formants["formant"].flatten()
+    assert stats.binomtest(int(asked.sum()), len(asked), 0.3).pvalue > 0.005
+
+
+def test_formants_change_no_other_number(many, formants):
+    own = {"formant", "num_formants", "formant_points", "formant_bandwidth", "formant_level", *FORMANTS}
+    assert set(formants) == set(many["audiopg"]) | own
+    assert all(torch.equal(formants[name], value) for name, value in many["audiopg"].items())
+
+
+def test_formants_come_with_a_documented_shape(formants):
+    found = shapes(formants)
+    assert {found[name] for name in ("formant", "num_formants", "formant_points")} == {(CLIPS, 5)}
+    assert {found[name] for name in ("formant_bandwidth", "formant_level")} == {(CLIPS, 5, 5)}
+    assert {found[name] for name in FORMANTS} == {(CLIPS, 5, 6)}
+    fewer = draw("audiopg", 0, range(4), formant_probability=1, num_formants=(1, 2), formant_points=3)
+    assert fewer.preset.formants == ("formant_1", "formant_2")
+    assert shapes(fewer)["formant_2"] == (4, 5, 3)
+    assert "formant_3" not in fewer
+
+
+def test_formants_lie_in_their_ranges_and_in_order(formants):
+    tracks = [formants[name] for name in FORMANTS]
+    for track, (low, high) in zip(tracks, FORMANT_CENTRES, strict=True):
+        assert low <= track.min() < 1.1 * low
+        assert high / 1.1 < track.max() <= high
+    assert all(bool((low <= high).all()) for low, high in itertools.pairwise(tracks))
+
+
+def test_numbers_bandwidths_and_levels_of_formants_are_drawn_evenly(formants):
+    assert_equally_likely(formants["num_formants"].flatten().numpy(), range(3, 6))
+    assert_equally_likely(formants["formant_points"].flatten().numpy(), range(2, 7))
+    assert_uniform(formants["formant_level"].flatten().numpy(), 0.1, 1)
+    widths = formants["formant_bandwidth"]
+    assert widths.min() >= 50
+    assert widths.max() <= 300
+    assert float(widths.median()) == pytest.approx(math.sqrt(50 * 300), rel=0.02)
+
+
+@pytest.mark.parametrize(("low", "high"), [(50.0, 300.0), (250.0, 900.0), (3500.0, 6500.0)])
+def test_octaves_of_an_octave_range_are_about_equally_likely(low, high):
+    u = torch.linspace(0, 1, 100_001, dtype=torch.float64)
+    values = OctaveRange(low, high, "Hz", "").sample(u).numpy()
+    assert (values[0], values[-1]) == pytest.approx((low, high))
+    assert values[50_000] == pytest.approx(math.sqrt(low * high))
+    counts, _ = np.histogram(np.log2(values), bins=20, range=(math.log2(low), math.log2(high)))
+    assert np.abs(counts / counts.mean() - 1).max() < 0.14
+
+
+def test_an_octave_range_of_one_value_is_that_value():
+    assert OctaveRange(123.4, 123.4, "Hz", "").sample(torch.rand(50, dtype=torch.float64)).unique().tolist() == [123.4]
 
 
 def test_a_band_is_as_wide_as_its_share_of_its_centre(many):
@@ -411,6 +486,18 @@ def test_built_in_presets_cannot_be_replaced():
         ({"mode": "song"}, r"mode: values are \['harmonic', 'fm', 'pulse', 'noise'\], got \['song'\]"),
         ({"mode": "noise", "sampling_rate": 8000, "f0": 99, "cutoff": 99}, "band_centre: frequencies lie below half"),
         ({"strike_probability": (0, 1)}, r"strike_probability: give one number, got \(0, 1\)"),
+        ({"formant_probability": (0, 1)}, r"formant_probability: give one number, got \(0, 1\)"),
+        ({"num_formants": 6}, "num_formants: values lie between 1 and 5"),
+        ({"formant_points": 0}, "formant_points: values lie between 1 and 64"),
+        ({"formant_1": 0}, "formant_1: values lie between 1 and inf Hz"),
+        ({"formant_bandwidth": 0}, "formant_bandwidth: values lie between 1 and inf Hz"),
+        ({"formant_level": 0}, "formant_level: values lie between 0.001 and inf"),
+        ({"formant_probability": 1, "formant_5": 8000}, "formant_5: frequencies lie below half .* 8000 Hz"),
+        (
+            {"formant_probability": 1, "formant_2": (200, 700)},
+            r"formant_2: begins and ends no lower than formant_1 does, \(250.0, 900.0\), got \(200, 700\); raise it",
+        ),
+        ({"formant_probability": 1, "mode": "noise"}, "formant_probability: bands of noise have no formants, got 1"),
         ({"mode": []}, "mode: a choice needs at least one value"),
         ({"modulation_ratio": ["1"]}, r"modulation_ratio: values are positive numbers, got \['1'\]"),
         ({"modulation_ratio": [1.0, -1.0, math.nan]}, r"positive numbers, got \[-1.0, nan\]"),
@@ -426,6 +513,18 @@ def test_built_in_presets_cannot_be_replaced():
 def test_an_impossible_override_is_refused_with_its_reason(overrides, message):
     with pytest.raises(ValueError, match=message):
         get_preset("reference", **overrides)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        {"formant_probability": 0, "formant_2": (200, 700), "formant_5": 9000, "mode": "noise"},
+        {"formant_probability": 1, "num_formants": (1, 2), "sampling_rate": 8000, "cutoff": 3000},
+    ],
+    ids=str,
+)
+def test_formants_that_no_event_has_may_lie_anywhere(overrides):
+    get_preset("reference", **overrides)
 
 
 def test_an_unknown_preset_is_refused_with_the_known_ones():

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from scipy import signal, special
+from scipy import interpolate, signal, special
 
 from audiopg.data_scripts.counter_random import white_noise
 from audiopg.data_scripts.synthesis import (
@@ -21,6 +21,7 @@ from audiopg.data_scripts.synthesis import (
 SAMPLING_RATE = 16000
 HARMONIC, FM, PULSE, NOISE = range(4)
 RICH = {"mode": ["harmonic", "fm", "pulse", "noise"], "strike_probability": 0.5, "room_probability": 0.5}
+RICH |= {"formant_probability": 0.5}
 BARE = {"transient_probability": 0, "damping_probability": 0, "noise_gain": 0}
 
 
@@ -40,6 +41,8 @@ class SlowClip:
     def source(self, event, times):
         f0 = self["f0"][event]
         mode, band_limited = self["mode"][event], self.preset.band_limited
+        if self.preset.formants and self["formant"][event]:
+            return self.through_formants(event, times)
         if mode == NOISE:
             return self.band_noise(event, times)
         if mode == FM and not band_limited:
@@ -49,9 +52,36 @@ class SlowClip:
             cycles = f0 * times
             is_square = self["pulse_shape"][event]
             return np.sign(np.sin(2 * np.pi * cycles)) if is_square else 2 * (cycles - np.floor(cycles + 0.5))
-        partials = {HARMONIC: self.harmonic_partials, FM: self.fm_partials, PULSE: self.pulse_partials}[mode](event)
         nyquist = self.rate / 2 if band_limited else math.inf
-        return sum(a * np.sin(2 * np.pi * (f * times + phase)) for f, a, phase in partials if abs(f) < nyquist)
+        partials = self.partials(event, nyquist)
+        return sum(a * np.sin(2 * np.pi * (f * times + phase)) for f, a, phase in partials)
+
+    def partials(self, event, nyquist):
+        listed = {HARMONIC: self.harmonic_partials, FM: self.fm_partials, PULSE: self.pulse_partials}
+        return [partial for partial in listed[self["mode"][event]](event) if abs(partial[0]) < nyquist]
+
+    def formant_gain(self, event, frequency, position):
+        """Second-order band-passes side by side; their tracks are splines that rest at their points."""
+        gain, num_points = 0, self["formant_points"][event]
+        for i, name in enumerate(self.preset.formants[: self["num_formants"][event]]):
+            points = self[name][event, :num_points]
+            track = interpolate.CubicHermiteSpline(np.linspace(0, 1, num_points), points, np.zeros(num_points))
+            f, width, level = abs(frequency), self["formant_bandwidth"][event, i], self["formant_level"][event, i]
+            gain += level * np.abs(1j * f * width / ((1j * f) ** 2 + 1j * f * width + track(position) ** 2))
+        return gain
+
+    def through_formants(self, event, times, exact=False):
+        """Gains are linear between every 64th sample of the clip, or exact at every sample."""
+        onset, length = self.samples(self["onset"][event]), self.samples(self["event_length"][event])
+        clip = np.arange(onset, onset + length)
+        knots = clip if exact else 64 * np.arange(onset // 64, (onset + length) // 64 + 2)
+        position, moments = np.clip((knots - onset) / length, 0, 1), (np.arange(32) + 0.5) / 32
+        sound, power, power_behind = 0, 0, 0
+        for f, a, phase in self.partials(event, self.rate / 2):
+            gain = np.interp(clip, knots, self.formant_gain(event, f, position))
+            sound = sound + a * gain * np.sin(2 * np.pi * (f * times + phase))
+            power, power_behind = power + a**2, power_behind + (a * self.formant_gain(event, f, moments)) ** 2
+        return sound * np.sqrt(power / np.mean(power_behind))
 
     def harmonic_partials(self, event):
         for i in range(self["num_partials"][event]):
@@ -187,10 +217,40 @@ def test_loud_transients_damping_and_noise_are_those_of_a_slow_reference(preset,
 
 @pytest.mark.parametrize("preset", ["reference", "audiopg", "harmonic"])
 @pytest.mark.parametrize("overrides", [RICH, {"mode": "noise", "band_width": (2, 9)}], ids=str)
-def test_noise_strikes_and_rooms_are_those_of_a_slow_reference(preset, overrides):
+def test_noise_strikes_formants_and_rooms_are_those_of_a_slow_reference(preset, overrides):
     parameters = draw(preset, 6, range(8), duration=1.3, **overrides)
     assert NOISE in parameters["mode"]
     assert_rendered_as_by_the_slow_reference(parameters)
+
+
+@pytest.mark.parametrize("preset", ["reference", "audiopg"])
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        {"duration": 0.333},
+        {"duration": 0.03},
+        {"duration": 4097 / SAMPLING_RATE, "num_events": 1, "event_length": 1},
+        {"duration": 0.5, "sampling_rate": 44100, "cutoff": (1000, 6000)},
+        {"duration": 0.5, "sampling_rate": 8000, "num_formants": (1, 2), "f0": (50, 1000), "cutoff": (200, 3000)},
+        {"duration": 0.5, "f0": (20, 30), "num_partials": (100, 200)},
+        {"duration": 2.0, "num_events": (3, 8), "formant_points": (2, 12), "formant_bandwidth": (10, 2000)},
+    ],
+    ids=str,
+)
+def test_odd_clips_with_formants_are_those_of_a_slow_reference(preset, overrides):
+    parameters = draw(preset, 4, range(6), formant_probability=0.8, **overrides)
+    assert parameters["mode"][parameters["formant"]].unique().numel() == 3
+    assert_rendered_as_by_the_slow_reference(parameters)
+
+
+def test_gains_of_formants_between_blocks_are_nearly_those_of_every_sample():
+    parameters = draw("audiopg", 0, range(12), formant_probability=1, num_events=1, event_length=(1.0, 2.0))
+    clips, errors = (SlowClip(parameters, row) for row in range(12)), []
+    for clip in clips:
+        times = np.arange(clip.samples(clip["event_length"][0])) / SAMPLING_RATE
+        by_block, exact = (clip.through_formants(0, times, exact=exact) for exact in (False, True))
+        errors.append(decibels(np.mean((by_block - exact) ** 2) / np.mean(exact**2)))
+    assert np.median(errors) < -40
 
 
 @pytest.mark.parametrize("preset", ["reference", "audiopg"])
