@@ -103,7 +103,7 @@ def correlations(report: Mapping[str, Any]) -> dict[str, dict[str, dict[str, flo
         report: What `results.json` of a grid holds.
 
     Returns:
-        `correlation` by group of cells and predictor, where four cells or more have it.
+        `correlation` by group of cells and predictor, where four cells or more have it; of the paper, four sets.
     """
     found = points(report)
     groups = {
@@ -113,6 +113,8 @@ def correlations(report: Mapping[str, Any]) -> dict[str, dict[str, dict[str, flo
         },
     }
     told: dict[str, dict[str, dict[str, float | None]]] = {}
+    if len({_images(report["results"][name]) for name in groups["sets of the paper"]}) < FEWEST:
+        del groups["sets of the paper"]
     for group, cells in groups.items():
         for predictor in PREDICTORS:
             pairs = [(point[predictor], point["score"]) for point in cells.values() if predictor in point]

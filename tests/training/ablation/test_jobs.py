@@ -16,6 +16,7 @@ from scipy.stats import ttest_rel
 from toys import write_recordings
 
 from audiopg.data_scripts.patterns import PATTERNS
+from audiopg.data_scripts.probe_clips import FACTORS
 from audiopg.training.ablate import main
 from audiopg.training.ablation import jobs as ablation
 from audiopg.training.ablation.grid import GRIDS, RANDOM, AblationGrid, load_grid, run_key
@@ -79,7 +80,9 @@ def test_a_grid_runs_is_interrupted_and_goes_on_with_what_is_missing(toy_grid, t
     assert list(results["results"]) == ["sine", "full", RANDOM, LOG_MEL]
     assert [len(found) for found in results["results"].values()] == [2, 2, 2, 1]
     assert results["results"][LOG_MEL][0]["scores"] == [1.0, 1.0, 1.0]
-    assert all(set(found[0]["factors"]) == {"frequency", "level", "onset"} for found in results["results"].values())
+    assert all(list(found[0]["factors"]) == list(FACTORS) for found in results["results"].values())
+    assert results["results"][LOG_MEL][0]["neighbours"] == [1.0, 1.0, 1.0]
+    assert "| neighbours | frequency | level | onset | all 9 |" in table
     assert table == (tmp_path / "out/toy/table.md").read_text()
     assert table.splitlines()[2].startswith("| sine | 8 |")
     assert table.splitlines()[2].endswith("| 42.25 |")
@@ -105,7 +108,8 @@ def test_grids_share_the_runs_of_cells_that_they_share_and_may_test_on_some_fold
 def test_a_grid_may_read_mel_rows_apart_and_keeps_that_beside_the_means(toy_grid, tmp_path, monkeypatch):
     widths = []
 
-    def measured(features_of, recipe, batches):
+    def measured(features_of, recipe, batches, *, spare_test):
+        assert not spare_test
         widths.append(features_of(batches.spectrograms(range(1))).shape[1])
         return {"scores": [0.1, 0.5, 0.6], "factors": {"onset": 0.0}}
 

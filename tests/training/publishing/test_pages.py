@@ -69,6 +69,7 @@ def test_an_ablation_is_written_with_its_grid_and_command(house):
             "grid": grid,
             "dataset": "ESC-10",
             "metric": "accuracy",
+            "rounds": ["fold 1", "fold 2"],
             "command": "python training/ablate.py ladder",
             "tested": [0, 1],
         },
