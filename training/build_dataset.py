@@ -110,7 +110,10 @@ def main(arguments: list[str] | None = None) -> None:
         parser.exit(130, f"{parser.prog}: stopped; whole shards are kept, and the same command goes on.\n")
     sys.stderr.write(f"{known.folder}: {len(shards)} shards, a picture of the first, README.md\n")
     if known.push_to_hub:
-        upload(known.folder, known.push_to_hub, "dataset")
+        try:
+            upload(known.folder, known.push_to_hub, "dataset")
+        except (OSError, ValueError) as error:
+            parser.exit(2, f"{parser.prog}: {error}\n")
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ def main(arguments: list[str] | None = None) -> None:
     logging.disable_progress_bar()
     logging.set_verbosity_error()  # the decoder's weights are not missed in an encoder
     try:
-        results = run_demo(known.recipe, rest, known.output_dir, known.data_dir)
+        results = run_demo(known.recipe, rest, known.output_dir, [known.data_dir] if known.data_dir else [])
     except (OSError, ValueError, subprocess.CalledProcessError) as error:
         parser.exit(2, f"{parser.prog}: {error}\n")
     made = sorted(path for path in known.output_dir.rglob("*") if path.is_file())

@@ -1,6 +1,6 @@
 """Turn a finished fine-tuning into a folder that can go to the Hub as it is: `training/export.py` does the same.
 
-    python training/export_finetuned.py runs/audiopg-tiny-ESC-10-fast exported/audiopg-esc10 [--push_to_hub ORG/NAME]
+    python training/export_finetuned.py runs/tiny-ESC-10-fast exported/audiopg-esc10 [--push_to_hub ORG/NAME]
 
 The folder holds the model that was trained on all clips, with its labels, and a card whose numbers all come from the
 run's `results.json`, which lies beside it.
@@ -25,10 +25,10 @@ def main(arguments: list[str] | None = None) -> None:
     known = parser.parse_args(arguments)
     try:
         export_finetuned(known.run_folder, known.output, known.license)
+        if known.push_to_hub:
+            upload(known.output, known.push_to_hub)
     except (OSError, ValueError) as error:
         parser.exit(2, f"{parser.prog}: {error}\n")
-    if known.push_to_hub:
-        upload(known.output, known.push_to_hub)
 
 
 if __name__ == "__main__":

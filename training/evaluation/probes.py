@@ -54,6 +54,9 @@ classified as here; at the 1e-3 of former versions, by L-BFGS, up to 5 of 320 in
 LOG_MEL = "log-mel mean and deviation"
 """What needs no encoder."""
 
+MEL_ROWS = ", mel rows apart"
+"""What is added to the name of features of which every mel row is read by itself."""
+
 NEGLIGIBLE = 1e-5
 """A feature that varies less than this share of the one that varies most is left out. Standardised, rounding in it
 would count as much as any other: two numbers of the log-mel are constant on ESC-10, and noise of 1e-8 or 1e-6 in
@@ -274,6 +277,28 @@ def probe_features(
     return row
 
 
+def clip_features(encoder: PreTrainedModel, batches: Batches, **options: Any) -> dict[str, np.ndarray]:
+    """All that a probe may read of a frozen encoder but its tokens, by what it is called in a row of results.
+
+    Args:
+        encoder: Any `AutoModel` on spectrograms.
+        batches: The data set, for the checkpoint's feature extractor.
+        options: `layers`, `batch_size` and `device` of `embed`.
+
+    Returns:
+        By the name of a layer, `""` being the output, the mean over a clip; and, where a model's tokens are a grid,
+        by that name and `MEL_ROWS` the means over time of its mel rows, side by side.
+    """
+    inputs = encoder, batches.feature_extractor, batches.spectrograms(range(len(batches.cache)))
+    if not has_token_grid(encoder):
+        return {_layer(layer): vectors for layer, vectors in embed(*inputs, **options).items()}
+    features = {}
+    for layer, rows in embed(*inputs, pooling="mel", **options).items():
+        features[_layer(layer)] = rows.reshape(len(rows), -1, encoder.config.hidden_size).mean(axis=1)
+        features[f"{_layer(layer)}{MEL_ROWS}"] = rows
+    return features
+
+
 def probe_encoder(
     model: PreTrainedModel,
     batches: Batches,
@@ -316,16 +341,10 @@ def probe_encoder(
         return {LOG_MEL: log_mel_statistics(cache.clip_frames(clip) for clip in clips)}
 
     def of_encoder(encoder: PreTrainedModel, reads_tokens: bool) -> dict[str, Any]:
+        if not reads_tokens:
+            return clip_features(encoder, batches, **options)
         inputs = encoder, batches.feature_extractor, batches.spectrograms(clips)
-        if reads_tokens:
-            return {_layer(layer): tokens for layer, tokens in embed_tokens(*inputs, **options).items()}
-        if not has_token_grid(encoder):
-            return {_layer(layer): vectors for layer, vectors in embed(*inputs, **options).items()}
-        features = {}
-        for layer, rows in embed(*inputs, pooling="mel", **options).items():
-            features[_layer(layer)] = rows.reshape(len(rows), -1, encoder.config.hidden_size).mean(axis=1)
-            features[f"{_layer(layer)}, mel rows apart"] = rows
-        return features
+        return {_layer(layer): tokens for layer, tokens in embed_tokens(*inputs, **options).items()}
 
     sources: dict[str, Callable[[bool], dict[str, Any]]] = {
         "": of_log_mel,

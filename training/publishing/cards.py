@@ -2,7 +2,7 @@
 
 import json
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +100,9 @@ def pretrained_card(
     feature_extractor: LogMelFeatureExtractor,
     results: Mapping[str, Any],
     license_name: str,
+    *,
+    dtype: str = "float32",
+    pictures: Sequence[str] = (),
 ) -> ModelCard:
     """The card of a pre-trained model.
 
@@ -110,11 +113,13 @@ def pretrained_card(
         feature_extractor: That goes with it, with the run's statistics.
         results: What was measured of it; what is missing is said to be "not measured".
         license_name: As the Hub spells it.
+        dtype: What the weights in the folder are stored in.
+        pictures: Names of those that lie beside the card, which shows them.
 
     Returns:
         The card, with its metadata.
     """
-    probed = probe_report(results["benchmark"]) if results.get("benchmark") else None
+    probed = benchmarks_of(results)
     redraws = isinstance(model, AudioPGForPreTraining)
     tags = {
         "masked-autoencoder": redraws,
@@ -130,11 +135,12 @@ def pretrained_card(
         saw=run_saw_real_data(recipe, feature_extractor.statistics),
         tags=[tag for tag, holds in tags.items() if holds],
         license_name=license_name,
-        eval_results=[_eval_result(probed, FROZEN, f" of a {probed['probe']} probe on frozen embeddings")]
-        if probed
-        else None,
-        probed=probed,
-        probe_table=format_results(probed) if probed else "not measured.",
+        eval_results=[_eval_result(one, FROZEN, f" of a {one['probe']} probe on frozen embeddings") for one in probed]
+        or None,
+        probed=[{**one, "table": format_results(one)} for one in probed],
+        dtype=dtype,
+        computes_in=str(model.dtype).removeprefix("torch."),
+        pictures=pictures,
         recipe=recipe,
         synthesis=given(recipe.synthesis),
         voices=given(recipe.voices) if recipe.voices else {},
@@ -176,6 +182,17 @@ def converted_card(
         source=source,
         environment=environment(),
     )
+
+
+def benchmarks_of(results: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """What probes found on each data set, as `training/demo.py` wrote it, of any version: once there was only one.
+
+    Example:
+        >>> benchmarks_of({"benchmark": None}), benchmarks_of({})
+        ([], [])
+    """
+    only = [results["benchmark"]] if results.get("benchmark") else []
+    return [probe_report(report) for report in results.get("benchmarks", only)]
 
 
 def probe_report(report: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -6,15 +6,17 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from transformers import AutoFeatureExtractor, AutoModel, AutoModelForPreTraining
+from transformers import AutoConfig, AutoFeatureExtractor, AutoModel, AutoModelForPreTraining
 
 from audiopg.data_scripts.probe_clips import FactorClips, factor_clips
 from audiopg.data_scripts.synthesis import draw, render
+from audiopg.modeling.modeling_audiopg import AudioPGForPreTraining
 from audiopg.training.evaluation.factor_scores import decode_factors
 from audiopg.training.evaluation.probes import probe_encoder
 from audiopg.training.evaluation.results import format_results
@@ -24,11 +26,15 @@ from audiopg.training.features.embeddings import embed, random_encoder, spectrog
 from audiopg.training.features.labelled import load_labelled
 from audiopg.training.objectives.masked_audio import masking_noise
 from audiopg.training.objectives.pictures import draw_clips, draw_loss, draw_reconstruction
+from audiopg.training.objectives.pretraining import TrainedRun
 from audiopg.training.objectives.recipe import PretrainingRecipe
-from audiopg.training.publishing.exporting import export_run
+from audiopg.training.publishing.exporting import export_pretrained
+from audiopg.training.publishing.hub import AUTO
+from audiopg.training.publishing.precision import choose_dtype, format_choice
 from audiopg.training.runs.files import write_atomically
+from audiopg.training.runs.folder import claim, read_begun_with
 from audiopg.training.runs.metrics_log import read_metrics
-from audiopg.training.runs.names import say
+from audiopg.training.runs.names import public_word, say
 from audiopg.training.runs.provenance import environment
 from audiopg.training.runs.recipes import load_recipe, parse_overrides
 
@@ -38,7 +44,7 @@ UNSEEN = 2**32
 """Clips of the run's own stream from here on are shown; pre-training counts from 0 and never gets here."""
 
 
-def run_pretraining(recipe: str, overrides: list[str], folder: Path) -> None:
+def run_pretraining(recipe: str, overrides: Sequence[str], folder: Path) -> None:
     """`accelerate launch training/pretrain.py` on the CPU, with its progress bar."""
     launch = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(HERE / "accelerate/cpu.yaml")]
     launch += ["--num_cpu_threads_per_process", os.environ.get("OMP_NUM_THREADS") or str(torch.get_num_threads())]
@@ -75,78 +81,108 @@ def measure_factors(folder: Path, recipe: PretrainingRecipe) -> dict[str, dict[s
     }
 
 
-def probe_on(dataset: Any, folder: Path, seed: int) -> dict[str, Any]:
-    """A linear probe of the exported model on labelled recordings, beside its controls: as `training/probe.py`."""
-    model, feature_extractor = (kind.from_pretrained(folder) for kind in (AutoModel, AutoFeatureExtractor))
-    batches = Batches(extract_features(dataset, front_end_of(feature_extractor)), feature_extractor)
-    return probe_encoder(model, batches, seed=seed)
-
-
 def draw_pictures(run_folder: Path, exported: Path, recipe: PretrainingRecipe, folder: Path) -> list[Path]:
-    """The three pictures: clips, reconstruction, loss."""
+    """The pictures: clips, loss and, of a model with a decoder, reconstruction."""
+    pictures = [
+        draw_clips(draw(recipe.clips, recipe.seed, range(8)), folder / "clips.png"),
+        draw_loss(read_metrics(run_folder), folder / "loss.png", f"{recipe.name}: pre-training"),
+    ]
+    if AudioPGForPreTraining.__name__ not in (AutoConfig.from_pretrained(exported).architectures or ()):
+        return pictures
     indices = torch.arange(UNSEEN, UNSEEN + 4)
     model = AutoModelForPreTraining.from_pretrained(exported)
     waveforms = render(draw(recipe.clips, recipe.seed, indices), "cpu")
     input_values = AutoFeatureExtractor.from_pretrained(exported).extract(waveforms)
     num_patches = input_values[0].numel() // model.config.patch_values
     noise = masking_noise(recipe.seed, indices, num_patches, "cpu")
-    return [
-        draw_clips(draw(recipe.clips, recipe.seed, range(8)), folder / "clips.png"),
-        draw_reconstruction(model, input_values, noise, folder / "reconstruction.png"),
-        draw_loss(read_metrics(run_folder), folder / "loss.png", f"{recipe.name}: pre-training"),
-    ]
+    return [*pictures, draw_reconstruction(model, input_values, noise, folder / "reconstruction.png")]
 
 
-def run_demo(recipe_name: str, overrides: list[str], output_dir: Path, data_dir: str | Path | None) -> dict[str, Any]:
+def trained(recipe_name: str, overrides: Sequence[str], recipe: PretrainingRecipe, folder: Path) -> TrainedRun:
+    """The finished run of a recipe, made or gone on with where it has not finished.
+
+    One that has is taken as it is, in whatever precision and on whatever machine it was made, if recipe and
+    synthesizer are these.
+
+    Raises:
+        ValueError: if the folder holds a run of another recipe, with what differs.
+    """
+    if not (folder / "run.json").exists():
+        run_pretraining(recipe_name, overrides, folder)
+    claim(folder, recipe, {**read_begun_with(folder), **recipe.made_with})
+    return TrainedRun.open(folder)
+
+
+def run_demo(
+    recipe_name: str,
+    overrides: Sequence[str],
+    output_dir: Path,
+    data_dirs: Sequence[str | Path] = (),
+    *,
+    run_folder: Path | None = None,
+    dtype: str | None = None,
+) -> dict[str, Any]:
     """Do everything; returns what `results.json` holds.
 
     Args:
         recipe_name: A pre-training recipe.
         overrides: Of its fields, as command-line words.
         output_dir: Where everything goes.
-        data_dir: Labelled recordings, whatever `training/finetune.py` takes as such; or None.
+        data_dirs: Labelled recordings, whatever `training/finetune.py` takes as such.
+        run_folder: Where the run is, if not in `output_dir`.
+        dtype: What weights are stored in, by default as they are; `AUTO` has probes on the recordings choose.
 
     Returns:
-        `environment`, `recipe`, `pretraining`, `factors` (R^2), `benchmark` (as from `probe_encoder`, or None) and
-        `seconds`.
+        `environment`, `recipe`, `pretraining`, `factors` (R^2), `benchmarks` (of each data set, as from
+        `probe_encoder`), `precision` (as from `choose_dtype`, or None) and `seconds`.
 
     Raises:
         ValueError, OSError: if the recipe cannot be run, or there are no such recordings: before minutes are spent.
     """
     started = time.perf_counter()
-    dataset = None if data_dir is None else load_labelled(data_dir)
+    datasets = [load_labelled(folder) for folder in data_dirs]
     recipe = load_recipe(PretrainingRecipe, recipe_name, parse_overrides(overrides))
     if not recipe.preset:
         raise ValueError(
             f"The demo draws clips of a preset, and {recipe.name} has none; choose another, such as tiny."
         )
-    run_folder, exported = output_dir / "run", output_dir / recipe.name
+    if dtype == AUTO and not datasets:
+        raise ValueError("Probes choose what weights are stored in: give --data_dir, or name a type (--dtype).")
+    run_folder, exported = run_folder or output_dir / "run", output_dir / recipe.name
     say(f"1/4  Pre-training {recipe.name} on {recipe.num_clips} clips, synthesized on the fly")
-    run_pretraining(recipe_name, overrides, run_folder)
-    export_run(run_folder, exported)
+    run = trained(recipe_name, overrides, recipe, run_folder)
+    extractor, precision = run.feature_extractor(), None
+    recordings = [Batches(extract_features(dataset, front_end_of(extractor)), extractor) for dataset in datasets]
+    if dtype == AUTO:
+        precision = choose_dtype(run.final_model(), recordings)
+        say(format_choice(precision))
+        dtype = precision["chosen"]
+    export_pretrained(run_folder, exported, dtype=dtype)
     say(f"2/4  Exported to {exported}; decoding known factors from its frozen embeddings")
     factors = measure_factors(exported, recipe)
     say("     R^2 on held-out clips    pre-trained    random encoder")
     for name, row in factors.items():
         say(f"     {name:<24} {row['pretrained']:>11.3f} {row['random']:>17.3f}")
-    benchmark = None
-    if dataset is None:
+    benchmarks = []
+    if not recordings:
         say("3/4  No real recordings: give --data_dir, or set AUDIOPG_ESC50_DIR, to probe on them")
-    else:
-        say(f"3/4  Linear probe of frozen features on {data_dir}")
-        benchmark = probe_on(dataset, exported, recipe.seed)
-        say(format_results(benchmark))
+    for folder, batches in zip(data_dirs, recordings, strict=True):
+        say(f"3/4  Linear probe of frozen features on {folder}")
+        benchmarks.append(probe_encoder(AutoModel.from_pretrained(exported), batches, seed=recipe.seed))
+        say(format_results(benchmarks[-1]))
     say("4/4  Drawing pictures, filling in the card")
-    draw_pictures(run_folder, exported, recipe, output_dir)
+    pictures = draw_pictures(run_folder, exported, recipe, output_dir)
     results = {
         **environment(),
         "recipe": recipe.name,
-        "overrides": overrides,
-        "pretraining": json.loads((run_folder / "run.json").read_text(encoding="utf-8")),
+        "overrides": [public_word(word) for word in overrides],
+        "pretraining": run.facts,
         "factors": factors,
-        "benchmark": benchmark,
+        "benchmarks": benchmarks,
+        "precision": precision,
         "seconds": round(time.perf_counter() - started, 1),
     }
     write_atomically(output_dir / "results.json", json.dumps(results, indent=2) + "\n")
-    export_run(run_folder, exported, results)
+    shown = {picture.name: picture.read_bytes() for picture in pictures}
+    export_pretrained(run_folder, exported, results, dtype=dtype, pictures=shown)
     return results

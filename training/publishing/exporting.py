@@ -4,6 +4,8 @@ The folder holds safetensors, the configuration with the full `auto_map`, the fe
 a card. It loads with and without this package installed.
 """
 
+import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +15,21 @@ from audiopg.training.objectives.pretraining import TrainedRun
 from audiopg.training.publishing.cards import eval_results_yaml, finetuned_card, pretrained_card, slug
 from audiopg.training.publishing.hub import is_ours, write_hub_folder
 from audiopg.training.runs.files import read_json, reading
+from audiopg.training.runs.folder import read_begun_with
+from audiopg.training.runs.names import public_name
+from audiopg.training.runs.provenance import environment
+from audiopg.training.runs.recipes import plain
 
 LICENSE = "apache-2.0"
 """Of the weights, unless another is given."""
 
 
 def export_run(
-    run_folder: Path, output: Path, results: dict[str, Any] | None = None, license_name: str = LICENSE
+    run_folder: Path,
+    output: Path,
+    results: dict[str, Any] | None = None,
+    license_name: str = LICENSE,
+    dtype: str | None = None,
 ) -> None:
     """Export a finished run of either kind.
 
@@ -28,28 +38,73 @@ def export_run(
         output: The folder to write; its name becomes that of a fine-tuned model, a pre-trained one has its recipe's.
         results: What was measured of a pre-trained model, for its card; a fine-tuning has its own beside it.
         license_name: Of the weights, as the Hub spells it.
+        dtype: What the weights are stored in, by default as they are; see `write_hub_folder`.
 
     Raises:
         ValueError: if the run has not finished, or is no run at all; if the last checkpoint of a pre-training is not
             what was written, or a fine-tuning trained no model on all clips.
     """
     if (run_folder / "rounds").is_dir():
-        export_finetuned(run_folder, output, license_name)
+        export_finetuned(run_folder, output, license_name, dtype)
     else:
-        export_pretrained(run_folder, output, results, license_name)
+        export_pretrained(run_folder, output, results, license_name, dtype)
 
 
 def export_pretrained(
-    run_folder: Path, output: Path, results: dict[str, Any] | None = None, license_name: str = LICENSE
+    run_folder: Path,
+    output: Path,
+    results: dict[str, Any] | None = None,
+    license_name: str = LICENSE,
+    dtype: str | None = None,
+    pictures: Mapping[str, bytes] | None = None,
 ) -> None:
-    """Export a finished pre-training, as `export_run`."""
+    """Export a finished pre-training, as `export_run`; beside the model lie its provenance, results and pictures.
+
+    Args:
+        run_folder: As for `export_run`, like all but the last.
+        output: See there.
+        results: See there.
+        license_name: See there.
+        dtype: See there.
+        pictures: By name, for the card to show.
+    """
     run = TrainedRun.open(run_folder)
     model, extractor = run.final_model(), run.feature_extractor()
-    card = pretrained_card(run.recipe, run.facts, model, extractor, results or {}, license_name)
-    write_hub_folder(model, extractor, output, card)
+    pictures = pictures or {}
+    card = pretrained_card(
+        *(run.recipe, run.facts, model, extractor, results or {}, license_name),
+        dtype=dtype or str(model.dtype).removeprefix("torch."),
+        pictures=list(pictures),
+    )
+    told = {"provenance.json": provenance_of(run), **({"results.json": results} if results else {})}
+    beside = {name: (json.dumps(content, indent=2) + "\n").encode() for name, content in told.items()}
+    write_hub_folder(model, extractor, output, card, {**pictures, **beside}, dtype)
 
 
-def export_finetuned(run_folder: Path, output: Path, license_name: str = LICENSE) -> None:
+def provenance_of(run: TrainedRun) -> dict[str, Any]:
+    """All that a finished run followed from, and where it was made; without where a machine keeps its files.
+
+    Returns:
+        `name` (of its checkpoints), `recipe` (every field), `begun_with`, `statistics`, `run` (its facts: steps,
+        seconds, hardware, versions, commit) and `exported_with` (the environment of today).
+    """
+    recipe = plain(run.recipe)
+    if run.recipe.init_from:
+        recipe["init_from"] = public_name(run.recipe.init_from)
+    for section in ("recordings", "patterns"):
+        if (recipe[section] or {}).get("folder"):
+            recipe[section]["folder"] = public_name(recipe[section]["folder"])
+    return {
+        "name": run.name,
+        "recipe": recipe,
+        "begun_with": read_begun_with(run.folder),
+        "statistics": dict(run.statistics),
+        "run": run.facts,
+        "exported_with": environment(),
+    }
+
+
+def export_finetuned(run_folder: Path, output: Path, license_name: str = LICENSE, dtype: str | None = None) -> None:
     """Export a finished fine-tuning, as `export_run`."""
     for part in ("results.json", "model"):
         if not (run_folder / part).exists():
@@ -70,4 +125,4 @@ def export_finetuned(run_folder: Path, output: Path, license_name: str = LICENSE
     content = eval_results_yaml(results)
     if content is not None:
         beside[f".eval_results/{slug(results['dataset'])}.yaml"] = content.encode()
-    write_hub_folder(model, feature_extractor, output, card, beside)
+    write_hub_folder(model, feature_extractor, output, card, beside, dtype)

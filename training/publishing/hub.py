@@ -6,7 +6,10 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import HfApi, ModelCard
+import torch
+from huggingface_hub import HfApi, ModelCard, get_token
+from huggingface_hub.errors import HfHubHTTPError, HTTPError  # the latter is of its HTTP library, which changes
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from audiopg.modeling.modeling_audiopg import AudioPGPreTrainedModel
@@ -23,6 +26,12 @@ SENTENCE_TRANSFORMERS = {
 }
 """What `SentenceTransformer(folder)` reads; without it, it takes the mean over class token and padding as well."""
 
+DTYPES = ("float32", "bfloat16", "float16")
+"""What weights may be stored in."""
+
+AUTO = "auto"
+"""Stands for the one of them that probes choose: see `precision.choose_dtype`."""
+
 BELONGS = [
     *("*.json", "*.safetensors", "*.py", "*.png", "README.md", ".gitattributes", ".eval_results/*.yaml"),
     "data/*.parquet",
@@ -38,12 +47,46 @@ def is_ours(model: PreTrainedModel) -> bool:
     return isinstance(model, AudioPGPreTrainedModel | DoppelgangerModel)
 
 
+def stored_weights(model: PreTrainedModel, dtype: str) -> dict[str, Tensor]:
+    """The weights of a model as a file of half the size, or of the same, has them.
+
+    Args:
+        model: Any.
+        dtype: One of `DTYPES`; whole numbers stay what they are.
+
+    Returns:
+        Weights by name.
+
+    Raises:
+        ValueError: if there is no such type, or a weight lies beyond its range, where it would become infinite.
+
+    Example:
+        >>> model = torch.nn.Linear(1, 1, bias=False)
+        >>> model.weight.data[:] = 1 + 2**-12
+        >>> stored_weights(model, "float16")["weight"].item()
+        1.0
+    """
+    if dtype not in DTYPES:
+        raise ValueError(f"Weights are stored in {', '.join(DTYPES)}; got {dtype!r}.")
+    kind = getattr(torch, dtype)
+    state = model.state_dict()
+    stored = {name: value.to(kind) if value.is_floating_point() else value for name, value in state.items()}
+    beyond = [name for name, value in stored.items() if not value.isfinite().all()]
+    if beyond:
+        raise ValueError(
+            f"Weights are stored as finite numbers, and in {dtype} {beyond[0]} is not: it has values up to "
+            f"{state[beyond[0]].abs().max():.3g}. Store them in bfloat16 or float32."
+        )
+    return stored
+
+
 def write_hub_folder(
     model: PreTrainedModel,
     feature_extractor: Any,
     folder: Path,
     card: ModelCard | None = None,
     beside: Mapping[str, bytes] | None = None,
+    dtype: str | None = None,
 ) -> None:
     """Save a model with everything that loading it elsewhere needs, whatever its head.
 
@@ -55,9 +98,11 @@ def write_hub_folder(
         folder: Created if missing; one that is there is replaced, if it holds a model.
         card: Written as README.md.
         beside: What else goes into it, by name.
+        dtype: What the weights are stored in, by default as they are. Whoever loads the folder computes as the model
+            does here: `config.json` says so, whatever the file holds, and transformers follows it.
 
     Raises:
-        ValueError: if there is a folder with something else in it, which would be lost.
+        ValueError: if there is a folder with something else in it, which would be lost; as `stored_weights`.
         OSError: if it cannot be written; an older one is then as it was.
     """
     folder = folder.resolve()
@@ -68,8 +113,9 @@ def write_hub_folder(
             name: (json.dumps(found, indent=2) + "\n").encode() for name, found in SENTENCE_TRANSFORMERS.items()
         }
     folder.parent.mkdir(parents=True, exist_ok=True)
+    stored = None if dtype is None else stored_weights(model, dtype)
     with written_aside(folder) as partial:
-        model.save_pretrained(partial)
+        model.save_pretrained(partial, state_dict=stored)
         feature_extractor.save_pretrained(partial)
         for name, content in contents.items():
             (partial / name).parent.mkdir(exist_ok=True)
@@ -91,6 +137,27 @@ def _refuse_to_lose(folder: Path) -> None:
         )
 
 
+def kind_of(folder: Path) -> str:
+    """Whether a folder is that of a `model` or of a `dataset`, by what lies in it.
+
+    Raises:
+        ValueError: if it is neither.
+
+    Example:
+        >>> kind_of(getfixture("tmp_path"))
+        Traceback (most recent call last):
+        ...
+        ValueError: ... holds neither a model, config.json, nor a data set, data/*.parquet; export or build one there.
+    """
+    if (folder / "config.json").is_file():
+        return "model"
+    if next(folder.glob("data/**/*.parquet"), None):
+        return "dataset"
+    raise ValueError(
+        f"{folder} holds neither a model, config.json, nor a data set, data/*.parquet; export or build one there."
+    )
+
+
 def upload(folder: Path, repository: str, repo_type: str = "model") -> None:
     """Put what belongs there of a folder into a repository of the Hub, which is made if it does not exist.
 
@@ -100,14 +167,34 @@ def upload(folder: Path, repository: str, repo_type: str = "model") -> None:
         repo_type: `model` or `dataset`.
 
     Raises:
-        OSError: if the Hub cannot be reached, or refuses.
+        OSError: if the Hub cannot be reached, or refuses; with the remedy.
+        ValueError: if there can be no repository of that name.
     """
     api = HfApi()
-    api.create_repo(repository, repo_type=repo_type, exist_ok=True)
-    api.upload_folder(
-        repo_id=repository,
-        folder_path=folder,
-        repo_type=repo_type,
-        allow_patterns=BELONGS,
-        ignore_patterns=_LEFT_BEHIND,
-    )
+    try:
+        api.create_repo(repository, repo_type=repo_type, exist_ok=True)
+        api.upload_folder(
+            repo_id=repository,
+            folder_path=folder,
+            repo_type=repo_type,
+            allow_patterns=BELONGS,
+            ignore_patterns=_LEFT_BEHIND,
+        )
+    except (HTTPError, OSError, RuntimeError) as error:
+        raise OSError(
+            f"{folder} could not be sent to {repository} at {api.endpoint}: {_reason(error)} "
+            f"The folder is whole: python training/publish.py {folder} {repository} sends it again."
+        ) from error
+
+
+def _reason(error: Exception) -> str:
+    """What kept the Hub from taking a folder, and what to do."""
+    status = error.response.status_code if isinstance(error, HfHubHTTPError) else None
+    if status in (401, 403) and get_token() is None:
+        return "there is no token. Make one that may write at huggingface.co/settings/tokens, then set HF_TOKEN."
+    if status in (401, 403):
+        return "the token may not write there. Make one that may at huggingface.co/settings/tokens, then set HF_TOKEN."
+    if status is not None:
+        return f"it answered {status} ({str(error).splitlines()[0].rstrip('.')})."
+    said = str(error.__cause__ or error).strip().splitlines() or [type(error).__name__]
+    return f"it cannot be reached, or broke off ({said[0].rstrip('.')}). See to the network and HF_ENDPOINT."

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from audiopg.training.evaluation.results import format_results
-from audiopg.training.publishing.cards import probe_report
+from audiopg.training.publishing.cards import benchmarks_of, probe_report
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "benchmarks/results"
@@ -29,9 +29,10 @@ def _measured_on(results: dict[str, Any]) -> str:
 def demo_part(results: dict[str, Any]) -> str:
     """What `make demo` printed on the machine that it was recorded on."""
     run, real = results["pretraining"], "Real recordings: not measured."
-    if results["benchmark"]:
-        benchmark = probe_report(results["benchmark"])
-        real = f"{format_results(benchmark)}\n\nLinear probe of frozen features; {benchmark['protocol']}."
+    if benchmarks := benchmarks_of(results):
+        real = "\n\n".join(
+            f"{format_results(one)}\n\nLinear probe of frozen features; {one['protocol']}." for one in benchmarks
+        )
     lines = [
         f"{run['clips']} clips in {run['seconds']:.0f} s ({run['clips_per_second']} clips/s), final loss "
         f"{run['loss']:.3f}; the whole demo took {results['seconds']:.0f} s.",

@@ -29,7 +29,7 @@ TOY = [
 
 def test_a_recipe_without_clips_is_refused_before_minutes_are_spent(tmp_path):
     with pytest.raises(ValueError, match=r"clips of a preset, and audiopg-patterns-tiny has none; .* such as tiny"):
-        run_demo("patterns_tiny", [], tmp_path / "out", None)
+        run_demo("patterns_tiny", [], tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
@@ -44,14 +44,14 @@ def test_the_demo_makes_and_measures_everything_it_names(tmp_path):
     results = json.loads((tmp_path / "out" / "results.json").read_text())
     assert results["pretraining"]["clips"] == 16
     assert set(results["factors"]) == {"frequency", "level", "onset"}
-    rows = results["benchmark"]["results"]
+    rows = results["benchmarks"][0]["results"]
     encoders = ("random encoder (seed 0)", "pre-trained encoder")
     read = [name + pooling for name in encoders for pooling in ("", ", mel rows apart")]
     assert list(rows) == ["log-mel mean and deviation", *read]
     assert all(len(row["scores"]) == 3 for row in rows.values())
     assert rows["log-mel mean and deviation"]["mean"] == 1.0  # a low and a high tone
 
-    card = (tmp_path / "out" / "audiopg-tiny" / "README.md").read_text()
+    card = (tmp_path / "out" / "tiny" / "README.md").read_text()
     assert f"| level | {results['factors']['level']['pretrained']:.3f} |" in card
     named = {line.strip() for line in run.stdout.split("Files made:")[1].splitlines() if line.strip()}
     made = {str(path.relative_to(tmp_path)) for path in (tmp_path / "out").rglob("*") if path.is_file()}

@@ -1,0 +1,52 @@
+"""Make a released checkpoint from its recipe: pre-train, export, probe, fill in the card. `make release NAME=...`.
+
+    python training/release.py audiopg-tiny --data_dir ESC-10 SPEECH_COMMANDS [--dtype float16] [--num_clips 1000 ...]
+
+The recipe is `training/recipes/` NAME `.yaml`, with `_` for `-`; further options override its fields. The run stays in
+`runs/releases/NAME`: the same command goes on where it was stopped, and takes a finished run as it is, wherever it was
+made. `checkpoints/NAME` receives the Hub folder, which `training/publish.py` sends.
+"""
+
+import argparse
+import subprocess
+from pathlib import Path
+
+from transformers.utils import logging
+
+from audiopg.training.publishing.hub import AUTO, DTYPES
+from audiopg.training.publishing.release import release
+from audiopg.training.runs.names import say
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    parser.add_argument("name", help="of the release, such as audiopg-tiny")
+    parser.add_argument(
+        "--data_dir", nargs="+", default=[], help="labelled recordings to probe on, one set or several"
+    )
+    parser.add_argument(
+        "--dtype",
+        choices=(*DTYPES, AUTO),
+        default=AUTO,
+        help="of the weights; auto, which needs data, has probes choose",
+    )
+    parser.add_argument("--runs", type=Path, default=Path("runs/releases"), help="where the run's folder is")
+    parser.add_argument("--checkpoints", type=Path, default=Path("checkpoints"), help="where the release goes")
+    known, rest = parser.parse_known_args(arguments)
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()  # the decoder's weights are not missed in an encoder
+    try:
+        release(known.name, rest, known.data_dir, known.dtype, known.runs, known.checkpoints)
+    except (OSError, ValueError, subprocess.CalledProcessError) as error:
+        parser.exit(2, f"{parser.prog}: {error}\n")
+    except KeyboardInterrupt:
+        parser.exit(130, f"{parser.prog}: stopped; the same command goes on.\n")
+    made = known.checkpoints / known.name
+    say(f"{made}: " + ", ".join(sorted(path.name for path in made.iterdir())))
+
+
+if __name__ == "__main__":
+    main()
