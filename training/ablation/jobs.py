@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
+from transformers import PreTrainedModel
 from transformers.utils import logging as logging_of_transformers
 
 from audiopg.data_scripts.figures import save_both
@@ -57,6 +58,9 @@ SECONDS_FOR_IMAGES = 2.56
 NUM_TRAINING_CLIPS, NUM_TEST_CLIPS = 400, 200
 """Of each set of probe clips."""
 
+Features = Callable[[Iterable[Tensor]], np.ndarray]
+"""Spectrograms to features, `(clips, features)`."""
+
 STOPPED = 130
 """Exit status of a command that was asked to stop."""
 
@@ -81,11 +85,7 @@ def factor_preset(recipe: PretrainingRecipe) -> Preset:
 
 
 def measure(
-    features_of: Callable[[Iterable[Tensor]], np.ndarray],
-    recipe: PretrainingRecipe,
-    batches: Batches,
-    *,
-    spare_test: bool = False,
+    features_of: Features, recipe: PretrainingRecipe, batches: Batches, *, spare_test: bool = False
 ) -> dict[str, Any]:
     """What frozen features tell.
 
@@ -99,21 +99,45 @@ def measure(
         `scores` of the linear probe and of the `neighbours` in each round, and `factors`: how well each of `FACTORS`
         is decoded, as from `decode_above_chance`.
     """
-    factors: dict[str, float] = {}
-    cut = NUM_TRAINING_CLIPS
-    for probe_set in PROBE_SETS:
-        clips = probe_clips(factor_preset(recipe), probe_set, cut + NUM_TEST_CLIPS)
-        features = features_of(spectrograms_of(batches.feature_extractor, clips.waveforms))
-        for name, values in clips.factors.items():
-            parts = features[:cut], values[:cut], features[cut:], values[cut:]
-            factors[name] = round(decode_above_chance(*parts, FACTORS[name].kind), 4)
+    return {
+        **measure_classes(features_of, batches, spare_test=spare_test),
+        "factors": measure_factors(features_of, recipe, batches.feature_extractor),
+    }
+
+
+def measure_classes(features_of: Features, batches: Batches, *, spare_test: bool = False) -> dict[str, list[float]]:
+    """`scores` and `neighbours` of `measure`, whose arguments these are."""
     cache = batches.cache
     features, rounds = features_of(batches.spectrograms(range(len(cache)))), rounds_of(cache, spare_test=spare_test)
     return {
         "scores": probe_features("linear", features, cache, rounds)["scores"],
         "neighbours": probe_features("neighbours", features, cache, rounds)["scores"],
-        "factors": {name: factors[name] for name in FACTORS},
     }
+
+
+def measure_factors(features_of: Features, recipe: PretrainingRecipe, feature_extractor: Any) -> dict[str, float]:
+    """`factors` of `measure`.
+
+    Args:
+        features_of: As for `measure`.
+        recipe: See there.
+        feature_extractor: The run's.
+    """
+    factors: dict[str, float] = {}
+    cut = NUM_TRAINING_CLIPS
+    for probe_set in PROBE_SETS:
+        clips = probe_clips(factor_preset(recipe), probe_set, cut + NUM_TEST_CLIPS)
+        features = features_of(spectrograms_of(feature_extractor, clips.waveforms))
+        for name, values in clips.factors.items():
+            parts = features[:cut], values[:cut], features[cut:], values[cut:]
+            factors[name] = round(decode_above_chance(*parts, FACTORS[name].kind), 4)
+    return {name: factors[name] for name in FACTORS}
+
+
+def features_by(encoder: PreTrainedModel, feature_extractor: Any, pooling: str, device: str) -> Features:
+    """What reads a frozen encoder: "mean" of all tokens or, of one whose tokens are a grid, "mel" rows apart."""
+    pooling = pooling if has_token_grid(encoder) else "mean"
+    return lambda spectrograms: embed(encoder, feature_extractor, spectrograms, pooling=pooling, device=device)[None]
 
 
 def kept_or_made(folder: Path, name: str, measured_on: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
@@ -232,11 +256,7 @@ class Job:
         if choose is None:
             return measure(log_mel_statistics, self.recipe, batches, spare_test=self.spare_test)
         encoder = choose(run.final_model().base_model)
-        pooling = self.pooling if has_token_grid(encoder) else "mean"
-
-        def features_of(found: Iterable[Tensor]) -> np.ndarray:
-            return embed(encoder, extractor, found, pooling=pooling, device=self.device)[None]
-
+        features_of = features_by(encoder, extractor, self.pooling, self.device)
         return measure(features_of, self.recipe, batches, spare_test=self.spare_test)
 
 
