@@ -352,6 +352,48 @@ def voice_dataset_card(
     )
 
 
+def preview_card(
+    configurations: Sequence[Mapping[str, Any]],
+    default: str,
+    num_clips: int,
+    many: int,
+    *,
+    columns: Mapping[str, str],
+) -> DatasetCard:
+    """The card of a preview of presets and voices, with the metadata that lets `load_dataset` read each.
+
+    Args:
+        configurations: Of each: `name`, `what`, `option` (of `training/build_dataset.py`), `duration` and `whole`, the
+            length that clips have without a preview (in s), `megabytes` and, of `many`, `gigabytes`.
+        default: The configuration that is loaded where none is named.
+        num_clips: Of each configuration.
+        many: How many the commands make.
+        columns: What they are, as lists in Markdown, of `presets` and of every voice.
+
+    Returns:
+        The card, with its metadata.
+    """
+    names = [row["name"] for row in configurations]
+    card_data = DatasetCardData(
+        license="apache-2.0",
+        pretty_name="AudioPG synthetic, a preview",
+        task_categories=["audio-classification"],
+        tags=["audio", "audiopg", "synthetic", "procedural-generation"],
+        size_categories=[_size_category(num_clips * len(names))],
+        configs=[
+            {
+                "config_name": name,
+                "data_files": [{"split": "train", "path": f"data/{name}.parquet"}],
+                **({"default": True} if name == default else {}),
+            }
+            for name in names
+        ],
+    )
+    values = {"configurations": configurations, "default": default, "num_clips": num_clips, "many": many}
+    told = {**values, "columns": columns, "made_on": environment()}
+    return DatasetCard(_text("synthetic_preview", card_data, told))
+
+
 def image_dataset_card(
     recipe: Mapping[str, Any], patterns: PatternSet, *, measured: Mapping[str, Any], shards: list[Path]
 ) -> DatasetCard:
@@ -380,6 +422,10 @@ def image_dataset_card(
     )
 
 
+def _size_category(num_rows: int) -> str:
+    return next((name for end, name in _SIZES if num_rows < end), _LARGEST_SIZE)
+
+
 def _dataset_card(
     template: str,
     values: Mapping[str, Any],
@@ -393,7 +439,7 @@ def _dataset_card(
     card_data = DatasetCardData(
         license="apache-2.0",
         **metadata,
-        size_categories=[next((name for end, name in _SIZES if num_rows < end), _LARGEST_SIZE)],
+        size_categories=[_size_category(num_rows)],
         configs=[{"config_name": "default", "data_files": [{"split": "train", "path": "data/train-*.parquet"}]}],
     )
     told = {
