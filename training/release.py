@@ -40,7 +40,10 @@ def main(arguments: list[str] | None = None) -> None:
     logging.set_verbosity_error()  # the decoder's weights are not missed in an encoder
     try:
         release(known.name, rest, known.data_dir, known.dtype, known.runs, known.checkpoints)
-    except (OSError, ValueError, subprocess.CalledProcessError) as error:
+    except subprocess.CalledProcessError as error:
+        what = f"a part of it ended with exit status {error.returncode}, see above"
+        parser.exit(2, f"{parser.prog}: {what}; the same command goes on.\n")
+    except (OSError, ValueError) as error:
         parser.exit(2, f"{parser.prog}: {error}\n")
     except KeyboardInterrupt:
         parser.exit(130, f"{parser.prog}: stopped; the same command goes on.\n")

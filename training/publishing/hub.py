@@ -32,13 +32,13 @@ DTYPES = ("float32", "bfloat16", "float16")
 AUTO = "auto"
 """Stands for the one of them that probes choose: see `precision.choose_dtype`."""
 
-BELONGS = [
+BELONGS = (
     *("*.json", "*.safetensors", "*.py", "*.png", "README.md", ".gitattributes", ".eval_results/*.yaml"),
     "data/*.parquet",
-]
+)
 """Names of what goes to the Hub, from a folder on; nothing else in the folder does."""
 
-_LEFT_BEHIND = [f"*{PARTIAL}*", ".tmp*", ".lock", ".cache/*"]
+_LEFT_BEHIND = (f"*{PARTIAL}*", ".tmp*", ".lock", ".cache/*")
 """What killed processes, locks and the Hub's own client leave in a folder."""
 
 
@@ -177,8 +177,8 @@ def upload(folder: Path, repository: str, repo_type: str = "model") -> None:
             repo_id=repository,
             folder_path=folder,
             repo_type=repo_type,
-            allow_patterns=BELONGS,
-            ignore_patterns=_LEFT_BEHIND,
+            allow_patterns=list(BELONGS),
+            ignore_patterns=list(_LEFT_BEHIND),  # the Hub's client adds to the list that it is given
         )
     except (HTTPError, OSError, RuntimeError) as error:
         raise OSError(

@@ -87,6 +87,16 @@ def test_a_data_set_goes_where_data_sets_are(here, tmp_path):
     assert "data/train-00000-of-00001.parquet" in sent
 
 
+def test_who_has_sent_a_folder_still_replaces_nothing_of_git_s(exported, toy_run, here, tmp_path):
+    with hub_stand_in() as hub:
+        here(hub.endpoint)
+        main([str(exported), "org/toy"])
+    (tmp_path / "out" / ".git").mkdir(parents=True)
+    (tmp_path / "out" / ".git" / "config").write_text("mine")
+    with pytest.raises(ValueError, match=r"holds \.git/config, which no export wrote"):
+        export_run(toy_run, tmp_path / "out")
+
+
 def refusal_of(words, capsys, command=main):
     with pytest.raises(SystemExit) as stop:
         command(words)
