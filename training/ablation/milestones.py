@@ -14,6 +14,7 @@ import matplotlib
 import numpy as np
 import torch
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter, StrMethodFormatter
 from safetensors.torch import load_file
 from transformers import PreTrainedModel
 
@@ -229,6 +230,8 @@ def draw_milestones(report: Mapping[str, Any]) -> Figure:
             axis.legend(frameon=False, fontsize=6, ncols=3, loc="lower left", bbox_to_anchor=(0, 1))
         for axis in figure.axes:
             axis.set(xscale="log", xlabel="clips heard")
+            axis.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))  # the style reads no formulas
+            axis.xaxis.set_minor_formatter(NullFormatter())
             axis.grid(alpha=0.3)
         figure.suptitle(
             f"{report['run']}; dashed: untrained encoder, dotted: {LOG_MEL}", x=0.01, ha="left", fontsize=8
