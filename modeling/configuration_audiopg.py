@@ -68,8 +68,9 @@ SIZES: dict[str, dict[str, int]] = {
 }
 """Named sizes as differences from the defaults of `AudioPGConfig`, which are the paper's."""
 
-POOLINGS = ("mean", "mel")
-"""What may become of the mel patches of a moment: their mean, or all of them side by side, lowest first."""
+POOLINGS = ("mean", "mel", "mel_std")
+"""What may become of a clip's patches: "mean", one vector, their mean; "mel", the means over time of every row along
+mel, side by side, lowest first; "mel_std", these, and then the standard deviations over time of every row."""
 
 _COUNTS = (
     "num_channels",
@@ -185,8 +186,10 @@ class AudioPGConfig(PortableConfig):
         decoder_intermediate_size: Width inside the feed-forward part of each decoder block.
         mask_ratio: Share of the patches hidden from the encoder in pre-training, at least 0 and below 1.
         norm_pix_loss: Whether the loss compares with patches standardised each by its own mean and variance.
-        classifier_pooling: What a classifier reads: "mean", the mean of all patch tokens, or "mel", the means over
-            time of every row of patches along mel side by side.
+        classifier_pooling: What a classifier reads of the patch tokens: one of `POOLINGS`.
+        embedding_pooling: What `AudioPGModel.embed` gives if it is not told otherwise: one of `POOLINGS`.
+        embedding_layer: Whose tokens it pools: 0 for what enters the first block, `k` for what leaves block `k`; None
+            for the output, which is that of the last block after the final norm.
         num_channels: 1 for spectrograms, `(batch, frames, num_mel_bins)`. With more, such as the colours of images,
             inputs are `(batch, num_channels, columns, num_mel_bins)`: an image lies as a spectrogram does, its columns
             where frames are, and in each its pixels from the lowest row up, where mel bands are.
@@ -223,6 +226,8 @@ class AudioPGConfig(PortableConfig):
     mask_ratio: float | int = 0.75
     norm_pix_loss: bool = True
     classifier_pooling: str = "mean"
+    embedding_pooling: str = "mean"
+    embedding_layer: int | None = None
     num_channels: int = 1
 
     def __post_init__(self, **kwargs: Any) -> None:
@@ -255,13 +260,41 @@ class AudioPGConfig(PortableConfig):
                 f"`initializer_range` must be a finite number, 0 or more, got {self.initializer_range}: the usual one "
                 "is 0.02."
             )
-        check_pooling("classifier_pooling", self.classifier_pooling)
+        for name in ("classifier_pooling", "embedding_pooling"):
+            check_pooling(name, getattr(self, name))
+        self.check_layer("embedding_layer", self.embedding_layer)
         super().__post_init__(**kwargs)
 
     @property
     def patch_shape(self) -> tuple[int, int]:
         """Sides of a patch: frames along time, bands along mel."""
         return self.patch_size if self.patch_frames is None else self.patch_frames, self.patch_size
+
+    def check_layer(self, name: str, layer: int | None) -> None:
+        """Refuse a layer that the encoder has not.
+
+        Raises:
+            ValueError: with the name of the option and what there is.
+
+        Example:
+            >>> AudioPGConfig.of_size("tiny").check_layer("layer", 6)
+        """
+        if layer is not None and not 0 <= layer <= self.num_hidden_layers:
+            raise ValueError(
+                f"`{name}` must be from 0, what enters the first block, to {self.num_hidden_layers}, what leaves the "
+                f"last, got {layer}: leave it out for the output after the final norm."
+            )
+
+    def pooled_size(self, pooling: str) -> int:
+        """How many numbers a clip comes to.
+
+        Example:
+            >>> AudioPGConfig().pooled_size("mean"), AudioPGConfig().pooled_size("mel_std")
+            (768, 12288)
+        """
+        check_pooling("pooling", pooling)
+        vectors = {"mean": 1, "mel": self.num_mel_patches, "mel_std": 2 * self.num_mel_patches}
+        return vectors[pooling] * self.hidden_size
 
     @property
     def num_mel_patches(self) -> int:

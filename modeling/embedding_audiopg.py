@@ -9,7 +9,9 @@ $$f_t = \frac{1}{|W_t|} \sum_{w \in W_t} \frac{1}{M} \sum_{m=1}^{M} h_{w,t,m}, \
 e = \frac{1}{T} \sum_{t=1}^{T} f_t$$
 
 are the frame embeddings and the clip embedding: every moment counts once, however many windows cover it, and a clip of
-one window has exactly the mean of its patch tokens. One window is in memory at a time, or one batch of them.
+one window has exactly the mean of its patch tokens. With the rows along mel apart, $f_t$ holds the $M$ tokens side by
+side; and with their deviations, $e$ also holds $\sqrt{\frac{1}{T} \sum_t (f_t - \bar f)^2}$ of each of its numbers:
+how much a row moves, whatever the order. One window is in memory at a time, or one batch of them.
 """
 
 from collections import deque
@@ -50,13 +52,16 @@ class EmbeddingOptions(WindowOptions, total=False):
     """How recordings are embedded; `window_seconds` and `overlap_seconds` as in `WindowOptions`.
 
     Args:
-        pooling: "mean", the default, takes the mean over the mel patches of a moment; "mel" keeps them side by side,
-            lowest first: `num_mel_bins / patch_size` times as wide, which tells linear classifiers at which height of
-            the spectrum something was.
+        pooling: "mean" takes the mean over the mel patches of a moment; "mel" keeps them side by side, lowest first:
+            `num_mel_bins / patch_size` times as wide, which tells linear classifiers at which height of the spectrum
+            something was; "mel_std" has of a clip also the standard deviations over time, as many numbers again, and
+            is of a moment the same as "mel". By default what the checkpoint's `config.embedding_pooling` says.
+        layer: Whose tokens are pooled, numbered as `config.embedding_layer`, which is the default.
         batch_size: Windows at a time, by default 16; it changes nothing but speed and memory.
     """
 
     pooling: str
+    layer: int | None
     batch_size: int
 
 
@@ -210,7 +215,7 @@ def time_patch_stacks(last_hidden_state: Tensor, columns: int) -> Tensor:
 
 
 def pool_mel_patches(last_hidden_state: Tensor, columns: int, pooling: str) -> Tensor:
-    """`time_patch_means` for "mean", `time_patch_stacks` for "mel".
+    """What is kept of each moment: `time_patch_means` for "mean", `time_patch_stacks` for the others.
 
     Raises:
         ValueError: if there is no such pooling.
@@ -221,6 +226,38 @@ def pool_mel_patches(last_hidden_state: Tensor, columns: int, pooling: str) -> T
     """
     check_pooling("pooling", pooling)
     return (time_patch_means if pooling == "mean" else time_patch_stacks)(last_hidden_state, columns)
+
+
+def pool_moments(moments: Tensor, pooling: str, valid: Tensor | None = None) -> Tensor:
+    """What is kept of a clip: the mean of its moments and, for "mel_std", then their standard deviation.
+
+    Args:
+        moments: As from `pool_mel_patches`, shape `(..., time patches, width)`.
+        pooling: One of `POOLINGS`.
+        valid: Which time patches are none of padding, shape `(..., time patches)`; None when all are.
+
+    Returns:
+        Shape `(..., width)`, with "mel_std" `(..., 2 * width)`. The sums of squares are divided by the time patches:
+        a clip of one has the deviation 0.
+
+    Example:
+        >>> pool_moments(torch.tensor([[1.0], [3.0]]), "mel_std")
+        tensor([2., 1.])
+    """
+    mean = _mean_over_time(moments, valid)
+    if pooling != "mel_std":
+        return mean
+    variance = _mean_over_time((moments - mean[..., None, :]).square(), valid)
+    # The root has no slope at 0: what does not move stays out of gradients.
+    moves = variance > 0
+    return torch.cat([mean, torch.where(moves, torch.where(moves, variance, 1.0).sqrt(), 0.0)], dim=-1)
+
+
+def _mean_over_time(moments: Tensor, valid: Tensor | None) -> Tensor:
+    if valid is None:
+        return moments.mean(dim=-2)
+    weights = valid[..., None].to(moments.dtype)
+    return (moments * weights).sum(dim=-2) / weights.sum(dim=-2).clamp(min=1)
 
 
 def merge_windows(windows: Sequence[Window], frames: Sequence[Tensor]) -> Tensor:
@@ -422,6 +459,7 @@ __all__ = [
     "patch_times",
     "plan_windows",
     "pool_mel_patches",
+    "pool_moments",
     "spectrogram_embeddings",
     "time_patch_means",
     "time_patch_stacks",

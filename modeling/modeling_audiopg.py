@@ -42,7 +42,7 @@ from .embedding_audiopg import (
     EmbeddingOptions,
     frame_embeddings,
     pool_mel_patches,
-    time_patch_stacks,
+    pool_moments,
 )
 from .feature_extraction_audiopg import ArrayLike, AudioPGFeatureExtractor
 from .losses_audiopg import classification_loss, reconstruction_loss
@@ -475,26 +475,32 @@ class AudioPGModel(AudioPGPreTrainedModel):
             ids_restore=ids_restore,
         )
 
-    def time_patch_embeddings(self, inputs: Mapping[str, Tensor], pooling: str = "mean") -> Tensor:
+    def time_patch_embeddings(
+        self, inputs: Mapping[str, Tensor], pooling: str | None = None, layer: int | None = None
+    ) -> Tensor:
         """One vector for each time patch, from all of its mel patches: what `embed` and `embed_frames` are made of.
 
         Args:
             inputs: As from `AudioPGFeatureExtractor`.
-            pooling: "mean" or "mel", see `EmbeddingOptions`.
+            pooling: See `EmbeddingOptions`.
+            layer: See there.
 
         Returns:
             Shape `(batch, time patches, width)`, float32; those of padding mean nothing.
 
         Raises:
-            ValueError: as `forward`, or if there is no such pooling.
+            ValueError: as `forward`, or if there is no such pooling or layer.
 
         Example:
             >>> model = AudioPGModel(AudioPGConfig.of_size("tiny")).eval()
             >>> model.time_patch_embeddings({"input_values": torch.randn(2, 64, 128)}, "mel").shape
             torch.Size([2, 4, 1536])
         """
-        tokens = self(**inputs, return_dict=True).last_hidden_state
-        return pool_mel_patches(tokens, self.config.num_mel_patches, pooling)
+        layer = self.config.embedding_layer if layer is None else layer
+        self.config.check_layer("layer", layer)
+        outputs = self(**inputs, output_hidden_states=layer is not None, return_dict=True)
+        tokens = outputs.last_hidden_state if layer is None else outputs.hidden_states[layer]
+        return pool_mel_patches(tokens, self.config.num_mel_patches, pooling or self.config.embedding_pooling)
 
     def embed(
         self,
@@ -502,32 +508,35 @@ class AudioPGModel(AudioPGPreTrainedModel):
         feature_extractor: AudioPGFeatureExtractor,
         **options: Unpack[EmbeddingOptions],
     ) -> Tensor:
-        """Embed recordings of any length from 25 ms on, each to one vector: the mean of its frame embeddings.
+        """Embed recordings of any length from 25 ms on, each to one vector.
 
-        A recording of one window gives its `pooler_output`. Memory does not grow with the recording but for its
-        frame embeddings: 3 kB for 160 ms with the paper's model, where the samples themselves are 10 kB.
+        What is read is what the checkpoint's configuration says, `embedding_pooling` of the tokens of
+        `embedding_layer`, which its card gives reasons for; without these, the mean of the output's patch tokens, of a
+        recording of one window its `pooler_output`. Memory does not grow with the recording but for its frame
+        embeddings: 3 kB for 160 ms with the paper's model and "mean", where the samples themselves are 10 kB.
 
         Args:
             waveforms: One mono recording or many, as `AudioPGFeatureExtractor` takes them.
             feature_extractor: The checkpoint's own.
-            options: `pooling`, "mean" or "mel"; `window_seconds` and `overlap_seconds`, how longer recordings are cut;
-                `batch_size`, windows at a time: see `EmbeddingOptions`.
+            options: `pooling`, "mean", "mel" or "mel_std"; `layer`; `window_seconds` and `overlap_seconds`, how longer
+                recordings are cut; `batch_size`, windows at a time: see `EmbeddingOptions`.
 
         Returns:
-            Shape `(recordings, hidden_size)`, with "mel" `(recordings, hidden_size * num_mel_bins / patch_size)`;
-            float32, on the model's device.
+            Shape `(recordings, hidden_size)`, with "mel" as many times wider as there are patches along mel, with
+            "mel_std" twice that; float32, on the model's device.
 
         Raises:
             ValueError: if a recording or a window is too short, the feature extractor refuses the samples or is of
-                another checkpoint, or there is no such pooling.
+                another checkpoint, or there is no such pooling or layer.
 
         Example:
             >>> model = AudioPGModel(AudioPGConfig.of_size("tiny"))
             >>> model.embed([torch.zeros(400), torch.zeros(12 * 16000)], AudioPGFeatureExtractor()).shape
             torch.Size([2, 192])
         """
+        pooling = options.get("pooling") or self.config.embedding_pooling
         recordings = self._embed(waveforms, feature_extractor, **options)
-        return torch.stack([frames.embeddings.mean(dim=0) for frames in recordings])
+        return torch.stack([pool_moments(frames.embeddings, pooling) for frames in recordings])
 
     def embed_frames(
         self,
@@ -546,8 +555,8 @@ class AudioPGModel(AudioPGPreTrainedModel):
 
         Returns:
             For each recording its `embeddings`, the mel patches at each time patch, pooled and averaged over the
-            windows that cover it, shape `(time patches, hidden_size)`, with "mel" as much wider as in `embed`; and
-            `times`, their centres in seconds.
+            windows that cover it, shape `(time patches, hidden_size)`, with "mel" and "mel_std" as many times wider
+            as there are patches along mel; and `times`, their centres in seconds.
 
         Raises:
             ValueError: as `embed`.
@@ -562,13 +571,19 @@ class AudioPGModel(AudioPGPreTrainedModel):
 
     @torch.no_grad()
     def _embed(
-        self, waveforms: Any, feature_extractor: Any, *, pooling: str = "mean", **windows: Any
+        self,
+        waveforms: Any,
+        feature_extractor: Any,
+        *,
+        pooling: str | None = None,
+        layer: int | None = None,
+        **windows: Any,
     ) -> Iterator[AudioPGFrameEmbeddings]:
         was_training = self.training
         self.eval()
         try:
             yield from frame_embeddings(
-                lambda inputs: self.time_patch_embeddings(inputs, pooling),
+                lambda inputs: self.time_patch_embeddings(inputs, pooling, layer),
                 feature_extractor,
                 waveforms,
                 device=self.device,
@@ -669,7 +684,8 @@ class AudioPGForPreTraining(AudioPGPreTrainedModel):
 class AudioPGForAudioClassification(AudioPGPreTrainedModel):
     """The encoder with a linear classifier on the mean of the patch tokens (AudioPG, section 4).
 
-    With `config.classifier_pooling` "mel", on the means over time of all rows of patches along mel, side by side.
+    With `config.classifier_pooling` "mel", on the means over time of all rows of patches along mel, side by side; with
+    "mel_std", on their standard deviations over time, too.
 
     Args:
         config: Sizes of the model; `num_labels` and `problem_type` shape the classifier and its loss.
@@ -685,8 +701,7 @@ class AudioPGForAudioClassification(AudioPGPreTrainedModel):
     def __init__(self, config: AudioPGConfig) -> None:
         super().__init__(config)
         self.audiopg = AudioPGModel(config)
-        rows = config.num_mel_patches if config.classifier_pooling == "mel" else 1
-        self.classifier = nn.Linear(rows * config.hidden_size, config.num_labels or 0)
+        self.classifier = nn.Linear(config.pooled_size(config.classifier_pooling), config.num_labels or 0)
         self.post_init()
 
     def freeze_feature_encoder(self) -> None:
@@ -723,19 +738,20 @@ class AudioPGForAudioClassification(AudioPGPreTrainedModel):
         if self.config.classifier_pooling == "mean":
             pooled = encoded.pooler_output
         else:
-            pooled = self._mel_rows(encoded.last_hidden_state, attention_mask)
+            pooled = self._pooled_rows(encoded.last_hidden_state, attention_mask)
         logits = self.classifier(pooled)
         loss = None if labels is None else classification_loss(logits, labels, self.config.problem_type)
         return SequenceClassifierOutput(
             loss=loss, logits=logits, hidden_states=encoded.hidden_states, attentions=encoded.attentions
         )
 
-    def _mel_rows(self, last_hidden_state: Tensor, attention_mask: Tensor | None) -> Tensor:
-        """Mean over time of every row of patches along mel, side by side, shape `(batch, rows * hidden_size)`."""
-        rows = time_patch_stacks(last_hidden_state, self.config.num_mel_patches)
+    def _pooled_rows(self, last_hidden_state: Tensor, attention_mask: Tensor | None) -> Tensor:
+        """What `classifier_pooling` keeps of rows of patches along mel."""
+        pooling = self.config.classifier_pooling
+        rows = pool_mel_patches(last_hidden_state, self.config.num_mel_patches, pooling)
         patch_frames, _ = self.config.patch_shape
         valid = None if attention_mask is None else valid_patches(attention_mask, patch_frames, columns=1)
-        return _masked_mean(rows, valid).to(self.classifier.weight.dtype)
+        return pool_moments(rows, pooling, valid).to(self.classifier.weight.dtype)
 
 
 # Every save of a model, also one that is part of another, copies this file and what it imports.

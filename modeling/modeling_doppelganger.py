@@ -101,28 +101,31 @@ class DoppelgangerModel(ResNetPreTrainedModel):
         mean = (vectors * weights).sum(dim=1) / weights.sum(dim=1)
         return BaseModelOutputWithPooling(last_hidden_state=vectors, pooler_output=mean)
 
-    def time_patch_embeddings(self, inputs: Mapping[str, Tensor], pooling: str = "mean") -> Tensor:
+    def time_patch_embeddings(
+        self, inputs: Mapping[str, Tensor], pooling: str | None = None, layer: int | None = None
+    ) -> Tensor:
         """One vector for each window: what `embed` and `embed_frames`, and the pipeline, are made of.
 
         Args:
             inputs: As from `DoppelgangerFeatureExtractor`.
             pooling: "mean" alone: a window has no rows along mel.
+            layer: None alone: there are no tokens but the output.
 
         Returns:
             Shape `(batch, windows, embedding_size)`, float32; those of padding mean nothing.
 
         Raises:
-            ValueError: as `forward`, or if there is no such pooling.
+            ValueError: as `forward`, or if there is no such pooling or layer.
 
         Example:
             >>> model = DoppelgangerModel(DoppelgangerConfig.of_size("resnet_tiny")).eval()
             >>> model.time_patch_embeddings({"input_values": torch.randn(2, 192, 64)}).shape
             torch.Size([2, 2, 512])
         """
-        if pooling != "mean":
+        if pooling not in (None, "mean") or layer is not None:
             raise ValueError(
-                f"`pooling` must be mean for a DoppelgangerModel, which has no rows along mel, got {pooling!r}: "
-                "leave it out."
+                f"`pooling` must be mean for a DoppelgangerModel, which has no rows along mel, and `layer` None, got "
+                f"{pooling!r} and {layer!r}: leave them out."
             )
         return self(**inputs, return_dict=True).last_hidden_state.float()
 

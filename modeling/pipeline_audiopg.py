@@ -24,6 +24,7 @@ from .embedding_audiopg import (
     merge_windows,
     patch_times,
     plan_windows,
+    pool_moments,
 )
 
 
@@ -56,14 +57,13 @@ class AudioPGFeatureExtractionPipeline(ChunkPipeline):
 
         Args:
             inputs: One recording as `read_waveform` takes it, or a list, generator or data set of these.
-            options: `frames`, whether to return an embedding of every time patch instead of one; `pooling`, "mean" or
-                "mel", as in `AudioPGModel.embed`; `window_seconds` and `overlap_seconds`, see `plan_windows`;
-                `batch_size` and `num_workers`, see `Pipeline`.
+            options: `frames`, whether to return an embedding of every time patch instead of one; `pooling` and
+                `layer`, as in `AudioPGModel.embed`, by default the checkpoint's; `window_seconds` and
+                `overlap_seconds`, see `plan_windows`; `batch_size` and `num_workers`, see `Pipeline`.
 
         Returns:
-            For each recording a float32 array of shape `(hidden_size,)`, or with `frames` a dictionary of
-            `embeddings`, `(time patches, hidden_size)`, and `times`, their centres in seconds. With "mel", embeddings
-            are as many times wider as there are patches along mel.
+            For each recording a float32 array, what `AudioPGModel.embed` gives, or with `frames` a dictionary of
+            `embeddings` and `times`, as from `AudioPGModel.embed_frames`.
 
         Raises:
             ImportError: as `read_waveform`.
@@ -87,13 +87,15 @@ class AudioPGFeatureExtractionPipeline(ChunkPipeline):
         self,
         frames: bool | None = None,
         pooling: str | None = None,
+        layer: int | None = None,
         window_seconds: float | None = None,
         overlap_seconds: float | None = None,
     ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
         windows = {"window_seconds": window_seconds, "overlap_seconds": overlap_seconds}
         windows = {name: value for name, value in windows.items() if value is not None}
-        forward = {} if pooling is None else {"pooling": pooling}
-        return windows, forward, windows if frames is None else {**windows, "frames": frames}
+        pooled = {} if pooling is None else {"pooling": pooling}
+        forward = pooled if layer is None else {**pooled, "layer": layer}
+        return windows, forward, {**windows, **pooled, **({} if frames is None else {"frames": frames})}
 
     def preprocess(  # type: ignore[override]
         self, audio: Any, **windows: Unpack[WindowOptions]
@@ -109,9 +111,11 @@ class AudioPGFeatureExtractionPipeline(ChunkPipeline):
             num_samples = torch.tensor([len(waveform)])
             yield {"is_last": window is plan[-1], "num_samples": num_samples, **inputs}
 
-    def _forward(self, inputs: dict[str, Any], pooling: str = "mean") -> dict[str, Any]:  # type: ignore[override]
+    def _forward(  # type: ignore[override]
+        self, inputs: dict[str, Any], pooling: str | None = None, layer: int | None = None
+    ) -> dict[str, Any]:
         values = {name: inputs[name] for name in ("input_values", "attention_mask")}
-        frames = self.model.time_patch_embeddings(values, pooling)
+        frames = self.model.time_patch_embeddings(values, pooling, layer)
         patch_size = self.feature_extractor.patch_grid["patch_size"]
         check_time_patches(frames, values["input_values"].shape[1], patch_size)
         return {"frames": frames, "num_samples": inputs["num_samples"], "is_last": inputs["is_last"]}
@@ -120,6 +124,7 @@ class AudioPGFeatureExtractionPipeline(ChunkPipeline):
         self,
         parts: Sequence[dict[str, Tensor]],
         frames: bool = False,
+        pooling: str | None = None,
         **windows: Unpack[WindowOptions],
     ) -> np.ndarray | dict[str, np.ndarray]:
         """Put the windows of one recording together."""
@@ -127,7 +132,8 @@ class AudioPGFeatureExtractionPipeline(ChunkPipeline):
         plan = self._plan(num_samples, **windows)
         embeddings = merge_windows(plan, [part["frames"][0] for part in parts])
         if not frames:
-            return embeddings.mean(dim=0).numpy()
+            default: str = getattr(self.model.config, "embedding_pooling", "mean")
+            return pool_moments(embeddings, pooling or default).numpy()
         times = patch_times(num_samples, **self.feature_extractor.patch_grid)
         return {"embeddings": embeddings.numpy(), "times": times.numpy()}
 

@@ -96,6 +96,45 @@ def test_mel_patches_side_by_side_say_where_in_the_spectrum_and_average_to_the_m
     torch.testing.assert_close(frames.embeddings.mean(dim=0), rows[1], rtol=0, atol=1e-5)
 
 
+def test_deviations_over_time_follow_the_means_as_numpy_has_them(model):
+    feature_extractor, clips = AudioPGFeatureExtractor(), [noise(25 * RATE), noise(8000), noise(400)]
+    both = model.embed(clips, feature_extractor, pooling="mel_std").numpy()
+    for clip, found in zip(clips, both, strict=True):
+        [frames] = model.embed_frames(clip, feature_extractor, pooling="mel_std")
+        moments = frames.embeddings.numpy().astype(np.float64)
+        np.testing.assert_allclose(found, np.concatenate([moments.mean(axis=0), moments.std(axis=0)]), atol=1e-5)
+    assert not both[2, both.shape[1] // 2 :].any()  # of one time patch
+
+
+def test_what_is_embedded_is_what_the_configuration_says_and_what_is_asked_for_goes_first(tmp_path):
+    model, feature_extractor, clips = build(), AudioPGFeatureExtractor(), [noise(25 * RATE), noise(8000)]
+    wanted = {
+        (layer, pooling): model.embed(clips, feature_extractor, layer=layer, pooling=pooling)
+        for layer in (None, 0, 1)
+        for pooling in ("mean", "mel_std")
+    }
+    whole = model(**feature_extractor(clips[1], sampling_rate=RATE), output_hidden_states=True)
+    tokens = whole.hidden_states[1][0, 1:]
+    torch.testing.assert_close(wanted[1, "mean"][1], tokens.mean(dim=0), rtol=0, atol=1e-5)
+    model.config.embedding_layer, model.config.embedding_pooling = 1, "mel_std"
+    write_hub_folder(model, feature_extractor, tmp_path / "folder")
+    again = AudioPGModel.from_pretrained(tmp_path / "folder")
+    torch.testing.assert_close(again.embed(clips, feature_extractor), wanted[1, "mel_std"], rtol=0, atol=1e-5)
+    found = again.embed(clips, feature_extractor, layer=0, pooling="mean")
+    torch.testing.assert_close(found, wanted[0, "mean"], rtol=0, atol=1e-5)
+    for clip, row in zip(clips, wanted[1, "mel_std"], strict=True):
+        torch.testing.assert_close(again.embed(clip, feature_extractor)[0], row, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("layer", [-1, 3])
+def test_a_layer_that_the_encoder_has_not_is_refused(model, layer):
+    message = f"must be from 0, what enters the first block, to 2, what leaves the last, got {layer}"
+    with pytest.raises(ValueError, match=f"`layer` {message}"):
+        model.embed(noise(8000), AudioPGFeatureExtractor(), layer=layer)
+    with pytest.raises(ValueError, match=f"`embedding_layer` {message}"):
+        AudioPGConfig(**SMALL, embedding_layer=layer)
+
+
 @pytest.mark.parametrize(("patch_frames", "patch_size"), [(8, 16), (16, 8)])
 def test_a_feature_extractor_of_another_checkpoint_s_patches_is_refused(patch_frames, patch_size):
     """Its times would be others, and half of what the encoder says would be lost."""
@@ -114,7 +153,7 @@ def test_a_feature_extractor_of_another_checkpoint_s_patches_is_refused(patch_fr
 @pytest.mark.parametrize("method", ["embed", "embed_frames"])
 def test_options_that_do_not_exist_are_refused(model, method):
     embed = getattr(model, method)
-    with pytest.raises(ValueError, match="`pooling` must be one of mean, mel, got 'max'"):
+    with pytest.raises(ValueError, match="`pooling` must be one of mean, mel, mel_std, got 'max'"):
         embed(noise(8000), AudioPGFeatureExtractor(), pooling="max")
     with pytest.raises(TypeError, match="unexpected keyword argument 'window_second'"):
         embed(noise(8000), AudioPGFeatureExtractor(), window_second=3.2)

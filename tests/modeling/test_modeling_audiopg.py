@@ -358,7 +358,7 @@ def test_batch_with_padding_equals_its_clips_one_by_one_in_pretraining(patch_fra
 
 
 @pytest.mark.parametrize("patch_frames", [16, 8])
-@pytest.mark.parametrize("pooling", ["mean", "mel"])
+@pytest.mark.parametrize("pooling", ["mean", "mel", "mel_std"])
 def test_batch_with_padding_equals_its_clips_one_by_one_in_the_classifier(pooling, patch_frames):
     settings = {"num_labels": 5, "classifier_pooling": pooling, "patch_frames": patch_frames}
     model = build(AudioPGForAudioClassification, **settings)
@@ -367,6 +367,15 @@ def test_batch_with_padding_equals_its_clips_one_by_one_in_the_classifier(poolin
     for clip, length in enumerate(lengths):
         one = slice(clip, clip + 1)
         torch.testing.assert_close(logits[one], model(values[one, :length]).logits, **CLOSE)
+
+
+def test_a_classifier_of_deviations_learns_from_clips_that_do_not_move():
+    model = build(AudioPGForAudioClassification, num_labels=5, classifier_pooling="mel_std").train()
+    values, _ = draw()
+    one_time_patch = values[:, :16]
+    loss = model(one_time_patch, labels=torch.zeros(len(values), dtype=torch.long)).loss
+    loss.backward()
+    assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
 
 
 def test_a_classifier_may_read_every_mel_row_apart(tmp_path):
@@ -380,7 +389,7 @@ def test_a_classifier_may_read_every_mel_row_apart(tmp_path):
     model.save_pretrained(tmp_path)
     again = AudioPGForAudioClassification.from_pretrained(tmp_path)
     assert torch.equal(again(values).logits, model(values).logits)
-    with pytest.raises(ValueError, match="`classifier_pooling` must be one of mean, mel, got 'max'"):
+    with pytest.raises(ValueError, match="`classifier_pooling` must be one of mean, mel, mel_std, got 'max'"):
         AudioPGConfig(classifier_pooling="max")
 
 

@@ -49,6 +49,19 @@ def classify():
     )
 
 
+def test_the_pipeline_gives_what_the_checkpoint_embeds(tmp_path):
+    torch.manual_seed(0)
+    model = AudioPGModel(AudioPGConfig(**SMALL, embedding_pooling="mel_std", embedding_layer=1)).eval()
+    clips = [noise(25 * RATE), noise(8000, seed=1)]
+    pipe = pipeline("audio-feature-extraction", model=model, feature_extractor=AudioPGFeatureExtractor(), device="cpu")
+    expected = model.embed(clips, AudioPGFeatureExtractor()).numpy()
+    np.testing.assert_allclose(np.stack(pipe(clips, batch_size=3)), expected, atol=1e-5)
+    asked = model.embed(clips, AudioPGFeatureExtractor(), pooling="mel", layer=2).numpy()
+    np.testing.assert_allclose(np.stack(pipe(clips, pooling="mel", layer=2)), asked, atol=1e-5)
+    frames = pipe(clips[1], frames=True, pooling="mel")["embeddings"]
+    assert frames.shape == (3, 8 * SMALL["hidden_size"])
+
+
 @pytest.fixture
 def recording(tmp_path):
     """Two channels at 44.1 kHz."""

@@ -48,8 +48,8 @@ class AblationGrid:
             out, for the choice to be confirmed on.
         spare_test: Whether scores are of the validation split, where there are official splits: the same for a choice
             that is to be confirmed on the test split.
-        pooling: What is read of an encoder: `mean` of its tokens, or `mel`, rows of patches along mel apart. One
-            that has no such rows, a ResNet, is read at its mean in either case.
+        pooling: What is read of an encoder, one of `POOLINGS`. One that has no rows along mel, a ResNet, is read at
+            its mean in any case.
     """
 
     name: str

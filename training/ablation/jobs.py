@@ -30,6 +30,7 @@ from audiopg.training.ablation.table import draw_ablation, format_table, summari
 from audiopg.training.evaluation.factor_scores import decode_above_chance
 from audiopg.training.evaluation.probes import LOG_MEL, probe_features
 from audiopg.training.evaluation.protocols import rounds_of
+from audiopg.training.evaluation.results import READ_AS
 from audiopg.training.features.batches import Batches
 from audiopg.training.features.cache import FeatureCache
 from audiopg.training.features.embeddings import (
@@ -135,7 +136,7 @@ def measure_factors(features_of: Features, recipe: PretrainingRecipe, feature_ex
 
 
 def features_by(encoder: PreTrainedModel, feature_extractor: Any, pooling: str, device: str) -> Features:
-    """What reads a frozen encoder: "mean" of all tokens or, of one whose tokens are a grid, "mel" rows apart."""
+    """What reads a frozen encoder: one of `POOLINGS`, or the mean where tokens are no grid."""
     pooling = pooling if has_token_grid(encoder) else "mean"
     return lambda spectrograms: embed(encoder, feature_extractor, spectrograms, pooling=pooling, device=device)[None]
 
@@ -244,7 +245,7 @@ class Job:
     def _kept_or_made(self, name: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         cache = self.features()
         clips = f"{len(FACTORS)} factors of {NUM_TRAINING_CLIPS} + {NUM_TEST_CLIPS} clips of {FACTOR_PRESET}"
-        rows = ", mel rows apart" if self.pooling == "mel" else ""
+        rows = READ_AS[self.pooling]
         split = ", validation" if self.spare_test else ""
         return kept_or_made(self.folder, name, f"{cache.dataset_name} {cache.digest}, {clips}{rows}{split}", make)
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoFeatureExtractor, AutoModel
 
-from audiopg.modeling.embedding_audiopg import AudioPGFrameEmbeddings
+from audiopg.modeling.embedding_audiopg import AudioPGFrameEmbeddings, pool_moments
 from audiopg.modeling.feature_extraction_audiopg import LogMelFeatureExtractor
 from audiopg.modeling.modeling_audiopg import AudioPGModel
 from audiopg.modeling.modeling_doppelganger import DoppelgangerModel
@@ -41,6 +41,10 @@ class HearModel(nn.Module):
         self.feature_extractor = feature_extractor
         self.sample_rate = feature_extractor.sampling_rate
         self.scene_embedding_size = self.timestamp_embedding_size = encoder.config.hidden_size
+        if isinstance(encoder, AudioPGModel):
+            pooling = encoder.config.embedding_pooling
+            self.scene_embedding_size = encoder.config.pooled_size(pooling)
+            self.timestamp_embedding_size = encoder.config.pooled_size("mean" if pooling == "mean" else "mel")
 
     def forward(self, audio: Tensor) -> list[AudioPGFrameEmbeddings]:
         """Frame embeddings of each clip of `audio`, shape `(clips, samples)`, on the device of the encoder."""
@@ -75,7 +79,8 @@ def get_scene_embeddings(audio: Tensor, model: HearModel) -> Tensor:
     Returns:
         Shape `(clips, scene_embedding_size)`: those of the encoder's `embed`.
     """
-    return torch.stack([clip.embeddings.mean(dim=0) for clip in model(audio)])
+    pooling = getattr(model.encoder.config, "embedding_pooling", "mean")
+    return torch.stack([pool_moments(clip.embeddings, pooling) for clip in model(audio)])
 
 
 def get_timestamp_embeddings(audio: Tensor, model: HearModel) -> tuple[Tensor, Tensor]:

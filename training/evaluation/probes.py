@@ -26,7 +26,7 @@ from transformers import PreTrainedModel
 from audiopg.training.evaluation.attentive import WEIGHT_DECAYS, prepare_attentive
 from audiopg.training.evaluation.logistic import fit_logistic
 from audiopg.training.evaluation.protocols import Round, describe_protocol, inner_rounds, rounds_of
-from audiopg.training.evaluation.results import FROZEN, row_of
+from audiopg.training.evaluation.results import FROZEN, READ_AS, read_out_name, row_of
 from audiopg.training.evaluation.scores import bootstrap_interval, chroma_accuracy, pitches_of, score
 from audiopg.training.features.batches import Batches
 from audiopg.training.features.cache import FeatureCache
@@ -53,9 +53,6 @@ classified as here; at the 1e-3 of former versions, by L-BFGS, up to 5 of 320 in
 
 LOG_MEL = "log-mel mean and deviation"
 """What needs no encoder."""
-
-MEL_ROWS = ", mel rows apart"
-"""What is added to the name of features of which every mel row is read by itself."""
 
 NEGLIGIBLE = 1e-5
 """A feature that varies less than this share of the one that varies most is left out. Standardised, rounding in it
@@ -287,15 +284,21 @@ def clip_features(encoder: PreTrainedModel, batches: Batches, **options: Any) ->
 
     Returns:
         By the name of a layer, `""` being the output, the mean over a clip; and, where a model's tokens are a grid,
-        by that name and `MEL_ROWS` the means over time of its mel rows, side by side.
+        by that name and `READ_AS` the means over time of its mel rows, side by side; and what the checkpoint's own
+        `embed` gives, see `read_out_name`.
     """
     inputs = encoder, batches.feature_extractor, batches.spectrograms(range(len(batches.cache)))
     if not has_token_grid(encoder):
-        return {_layer(layer): vectors for layer, vectors in embed(*inputs, **options).items()}
-    features = {}
-    for layer, rows in embed(*inputs, pooling="mel", **options).items():
-        features[_layer(layer)] = rows.reshape(len(rows), -1, encoder.config.hidden_size).mean(axis=1)
-        features[f"{_layer(layer)}{MEL_ROWS}"] = rows
+        return {read_out_name(layer, "mean"): vectors for layer, vectors in embed(*inputs, **options).items()}
+    config, layers = encoder.config, options.pop("layers", ())
+    kept = [] if config.embedding_layer in (None, *layers) else [config.embedding_layer]
+    wanted = {(layer, pooling) for layer in (None, *layers) for pooling in ("mean", "mel")}
+    wanted.add((config.embedding_layer, config.embedding_pooling))
+    features: dict[str, np.ndarray] = {}
+    for layer, rows in embed(*inputs, layers=[*layers, *kept], pooling="mel_std", **options).items():
+        means, _ = np.split(rows, 2, axis=1)
+        found = {"mean": means.reshape(len(rows), -1, config.hidden_size).mean(axis=1), "mel": means, "mel_std": rows}
+        features |= {read_out_name(layer, p): found[p] for p in READ_AS if (layer, p) in wanted}
     return features
 
 
@@ -315,8 +318,9 @@ def probe_encoder(
         model: Any `AutoModel` on spectrograms.
         batches: The data set, for the checkpoint's feature extractor.
         probes: One or several. `"linear"` and `"neighbours"` read the mean over a clip and, where a model's tokens
-            are a grid, the mean over time with the mel rows apart (of the log-mel, mean and deviation); `"attentive"`
-            reads the tokens (of the log-mel, the frames). Rows of all but the first say whose they are.
+            are a grid, the mean over time with the mel rows apart, and what the checkpoint's own `embed` gives (of
+            the log-mel, mean and deviation); `"attentive"` reads the tokens (of the log-mel, the frames). Rows of all
+            but the first say whose they are.
         layers: Layers of both encoders to probe as well, numbered as in `embed`.
         batch_size: Clips at a time in the encoders.
         device: Where the encoders and the attentive probe run; the other probes run on the CPU.
@@ -344,7 +348,7 @@ def probe_encoder(
         if not reads_tokens:
             return clip_features(encoder, batches, **options)
         inputs = encoder, batches.feature_extractor, batches.spectrograms(clips)
-        return {_layer(layer): tokens for layer, tokens in embed_tokens(*inputs, **options).items()}
+        return {read_out_name(layer, "mean"): tokens for layer, tokens in embed_tokens(*inputs, **options).items()}
 
     sources: dict[str, Callable[[bool], dict[str, Any]]] = {
         "": of_log_mel,
@@ -375,10 +379,6 @@ def probe_encoder(
         "results": results,
         "seconds": {step: round(value, 3) for step, value in seconds.items()},
     }
-
-
-def _layer(layer: int | None) -> str:
-    return "" if layer is None else f", layer {layer}"
 
 
 def _wide(features: np.ndarray) -> np.ndarray:

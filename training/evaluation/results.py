@@ -8,8 +8,21 @@ from audiopg.training.runs.names import markdown
 FROZEN = "pre-trained encoder"
 """The row of a probe that is the checkpoint's own."""
 
+READ_AS = {"mean": "", "mel": ", mel rows apart", "mel_std": ", mel rows and their deviations apart"}
+"""By pooling, what is added to the name of the features."""
+
 PRETRAINED, SCRATCH = "pre-trained, fine-tuned", "from scratch, same budget"
 """Names of the rows that fine-tuning adds to those of the probes."""
+
+
+def read_out_name(layer: int | None, pooling: str) -> str:
+    """What stands behind an encoder's name where its features are those of a layer, pooled.
+
+    Example:
+        >>> read_out_name(4, "mel"), read_out_name(None, "mean")
+        (', layer 4, mel rows apart', '')
+    """
+    return ("" if layer is None else f", layer {layer}") + READ_AS[pooling]
 
 
 def row_of(scores: Sequence[float]) -> dict[str, Any]:

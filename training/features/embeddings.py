@@ -18,7 +18,7 @@ from tqdm import tqdm
 from transformers import PreTrainedModel
 
 from audiopg.modeling.configuration_audiopg import check_pooling
-from audiopg.modeling.embedding_audiopg import spectrogram_embeddings, time_patch_stacks
+from audiopg.modeling.embedding_audiopg import pool_moments, spectrogram_embeddings, time_patch_stacks
 from audiopg.modeling.modeling_doppelganger import DoppelgangerModel
 
 
@@ -86,13 +86,13 @@ def embed(
         feature_extractor: The checkpoint's own.
         spectrograms: Of the clips.
         layers: Layers beside the output: 0 is what enters the first block, `k` what leaves block `k`.
-        pooling: "mean" of all tokens, or "mel": the means over time of the rows of patches along mel, side by side.
+        pooling: What is kept of the tokens, one of `POOLINGS`.
         batch_size: Clips, or windows of them, at a time.
         device: Where to compute.
 
     Returns:
-        By layer, the output being None: shape `(clips, hidden_size)`, as much wider as there are rows with "mel";
-        float32.
+        By layer, the output being None: shape `(clips, hidden_size)`, as much wider as there are rows with "mel", and
+        twice that with "mel_std"; float32.
 
     Raises:
         ValueError: if the model has no such layer, or no rows.
@@ -114,7 +114,7 @@ def embed(
     found: dict[int | None, list[Tensor]] = {layer: [] for layer in (None, *layers)}
     for grids in _grids(model, feature_extractor, spectrograms, layers, batch_size, device):
         for layer, grid in grids.items():
-            found[layer].append(grid.mean(dim=0).flatten() if pooling == "mel" else grid.mean(dim=(0, 1)))
+            found[layer].append(grid.mean(dim=(0, 1)) if pooling == "mean" else pool_moments(grid.flatten(1), pooling))
     return {layer: torch.stack(vectors).numpy() for layer, vectors in found.items()}
 
 

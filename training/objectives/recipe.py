@@ -53,7 +53,9 @@ if TYPE_CHECKING:
     ModelSettings = Any
     SynthesisSettings = Any
 else:
-    ModelSettings = _optional_fields("ModelSettings", AudioPGConfig.__annotations__, AudioPGConfig.__doc__)
+    # What `embed` reads has a section of its own, which may change after the run.
+    _fields = {name: kind for name, kind in AudioPGConfig.__annotations__.items() if not name.startswith("embedding_")}
+    ModelSettings = _optional_fields("ModelSettings", _fields, AudioPGConfig.__doc__)
     SynthesisSettings = _synthesis_settings()
 
 
@@ -300,6 +302,19 @@ class LatentsRecipe:
 
 
 @dataclass(frozen=True, kw_only=True)
+class EmbeddingRecipe:
+    """What `embed` of the released model reads if it is not told otherwise; training has no part in it.
+
+    Args:
+        pooling: What is kept of a clip's patches: `mean`; `mel`, rows along mel apart; `mel_std`, deviations too.
+        layer: Whose tokens, k for what leaves block k; None for the output, after the final norm.
+    """
+
+    pooling: str = "mean"
+    layer: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class PretrainingRecipe(RunRecipe):
     """Everything that defines a pre-training run. Two runs of one recipe see the same clips in the same order.
 
@@ -311,6 +326,7 @@ class PretrainingRecipe(RunRecipe):
             `pattern_classes`, to tell which class an image is of.
         size: Size of the model: tiny, small or base; with `resnet_doubles`, resnet18 or resnet_tiny.
         model: Overrides of the size.
+        embedding: What `embed` of the released model reads.
         preset: Preset of the synthesizer; empty where something else is heard.
         synthesis: Overrides of the preset.
         voices: Sounds of another synthesizer to train on instead of a preset.
@@ -333,6 +349,7 @@ class PretrainingRecipe(RunRecipe):
     objective: str = "masked_audio"
     size: str
     model: ModelSettings = field(default_factory=lambda: ModelSettings())
+    embedding: EmbeddingRecipe = field(default_factory=EmbeddingRecipe)
     preset: str = ""
     synthesis: SynthesisSettings = field(default_factory=lambda: SynthesisSettings())
     voices: VoicesRecipe | None = None
@@ -433,6 +450,11 @@ class PretrainingRecipe(RunRecipe):
 
     def _check_convolutional(self) -> None:
         self.config  # noqa: B018 - refuses an unknown size
+        if self.embedding != EmbeddingRecipe():
+            raise ValueError(
+                f"embedding is of encoders that see patches, got {self.embedding.pooling} of layer "
+                f"{self.embedding.layer}; leave it out."
+            )
         doubles = DoublesRecipe()
         for name in ("masked", "reconstruction_weight", "factors_weight", "projection_size"):
             if getattr(self.doubles, name) != getattr(doubles, name):
@@ -485,7 +507,8 @@ class PretrainingRecipe(RunRecipe):
         if self.is_convolutional:
             return DoppelgangerConfig.of_size(self.size)
         seen = {"num_channels": 3, "num_mel_bins": self.patterns.size} if self.patterns else {}
-        return AudioPGConfig.of_size(self.size, **seen, **given(self.model))
+        read = {f"embedding_{name}": value for name, value in vars(self.embedding).items()}
+        return AudioPGConfig.of_size(self.size, **seen, **read, **given(self.model))
 
     @property
     def clips(self) -> Preset:

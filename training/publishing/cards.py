@@ -24,10 +24,10 @@ from audiopg.data_scripts.patterns import PatternSet
 from audiopg.data_scripts.synthesis import Preset
 from audiopg.data_scripts.voices import Voice
 from audiopg.model_cards import TEMPLATES
-from audiopg.modeling.configuration_audiopg import MINIMUM_TRANSFORMERS
+from audiopg.modeling.configuration_audiopg import MINIMUM_TRANSFORMERS, AudioPGConfig
 from audiopg.modeling.feature_extraction_audiopg import LogMelFeatureExtractor
 from audiopg.modeling.modeling_audiopg import AudioPGForPreTraining
-from audiopg.training.evaluation.results import FROZEN, PRETRAINED, format_results, row_of
+from audiopg.training.evaluation.results import FROZEN, PRETRAINED, format_results, read_out_name, row_of
 from audiopg.training.objectives.evidence import run_saw_real_data, saw_real_data
 from audiopg.training.objectives.recipe import PretrainingRecipe
 from audiopg.training.runs.names import markdown
@@ -84,6 +84,9 @@ def _encoder_card(
     values["has_decoder"] = encoder is not model
     values |= {"extractor": feature_extractor, "statistics": feature_extractor.statistics}
     values["minimum_transformers"] = MINIMUM_TRANSFORMERS
+    values["embedding_size"] = model.config.hidden_size
+    if isinstance(model.config, AudioPGConfig):
+        values["embedding_size"] = model.config.pooled_size(model.config.embedding_pooling)
     values["parameters"] = {"encoder": millions_of_parameters(encoder), "total": millions_of_parameters(model)}
     return ModelCard(_text(template, card_data, values))
 
@@ -121,6 +124,7 @@ def pretrained_card(
     """
     probed = benchmarks_of(results)
     redraws = isinstance(model, AudioPGForPreTraining)
+    read = FROZEN + read_out_name(recipe.embedding.layer, recipe.embedding.pooling)
     tags = {
         "masked-autoencoder": redraws,
         "contrastive-learning": recipe.is_contrastive,
@@ -135,8 +139,9 @@ def pretrained_card(
         saw=run_saw_real_data(recipe, feature_extractor.statistics),
         tags=[tag for tag, holds in tags.items() if holds],
         license_name=license_name,
-        eval_results=[_eval_result(one, FROZEN, f" of a {one['probe']} probe on frozen embeddings") for one in probed]
+        eval_results=[_eval_result(one, read, f" of a {one['probe']} probe on frozen embeddings") for one in probed]
         or None,
+        read=read,
         probed=[{**one, "table": format_results(one)} for one in probed],
         dtype=dtype,
         computes_in=str(model.dtype).removeprefix("torch."),

@@ -27,7 +27,7 @@ from audiopg.training.runs.recipes import differences, load_recipe, plain
 
 MAY_CHANGE = frozenset(
     {"name", "description", "micro_batch_size", "compile", "precision", "max_minutes"}
-    | {"log_every", "checkpoint_every", "keep_checkpoints", "milestones"}
+    | {"log_every", "checkpoint_every", "keep_checkpoints", "milestones", "embedding"}
 )
 """Fields of a recipe that move neither clips nor masks nor the schedule: a run may go on with others.
 
@@ -187,6 +187,8 @@ def claim(folder: Path, recipe: Any, begun_with: Mapping[str, Any]) -> str:
     if changed:
         listed = "\n  ".join(changed)
         raise ValueError(f"{folder} holds a run of another recipe; choose another --output_dir.\n  {listed}")
+    if beside.exists():  # what may change is from now on as it is asked for
+        write_atomically(path, yaml.safe_dump(plain(recipe), sort_keys=False))
     return name_of(folder, theirs)
 
 

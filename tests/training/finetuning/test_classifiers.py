@@ -41,7 +41,7 @@ def test_a_classifier_has_the_checkpoint_s_encoder_and_its_own_names(checkpoint)
 def test_a_classifier_reads_what_the_recipe_says(checkpoint, from_scratch):
     model = build(checkpoint, pooling="mel", from_scratch=from_scratch)
     assert model.classifier.in_features == 8 * SMALL["hidden_size"]
-    with pytest.raises(ValueError, match="`pooling` must be one of mean, mel, got 'max'"):
+    with pytest.raises(ValueError, match="`pooling` must be one of mean, mel, mel_std, got 'max'"):
         build(checkpoint, pooling="max", from_scratch=from_scratch)
 
 

@@ -7,6 +7,7 @@ import time
 from dataclasses import dataclass
 
 import pytest
+import torch
 import yaml
 
 from audiopg.training.objectives import recipe as recipe_module
@@ -28,6 +29,17 @@ class TeaToday:
     minutes: float
     sugar: int = 0
     milk: bool = False
+
+
+def test_what_is_read_of_a_model_may_be_chosen_after_its_run(toy_run, toy_recipe, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(toy_run, folder)
+    name, weights = TrainedRun.open(folder).name, TrainedRun.open(folder).final_model().state_dict()
+    pretrain(toy_recipe(embedding={"pooling": "mel_std", "layer": 1}), folder)
+    run = TrainedRun.open(folder)
+    config = run.final_model().config
+    assert (run.name, config.embedding_pooling, config.embedding_layer) == (name, "mel_std", 1)
+    assert all(torch.equal(value, weights[key]) for key, value in run.final_model().state_dict().items())
 
 
 def test_a_new_field_with_a_default_orphans_no_run():

@@ -12,6 +12,7 @@ from audiopg.modeling.configuration_audiopg import AudioPGConfig
 from audiopg.modeling.configuration_doppelganger import DoppelgangerConfig
 from audiopg.training.objectives.recipe import (
     DoublesRecipe,
+    EmbeddingRecipe,
     FactorsRecipe,
     LatentsRecipe,
     PatternsRecipe,
@@ -257,7 +258,7 @@ def test_the_recipe_of_an_old_run_is_read_and_written_with_the_same_values(tmp_p
     assert recipe.recordings is None
     new = {"precision": "auto", "objective": "masked_audio", "optimizer": "adamw"}
     new |= {"voices": None, "recordings": None, "patterns": None}
-    new |= {name: plain(recipe)[name] for name in ("latents", "doubles")}
+    new |= {name: plain(recipe)[name] for name in ("embedding", "latents", "doubles")}
     weights = {"factors": {"reconstruction_weight": 1.0, "factors_weight": 1.0}}
     assert yaml.safe_load(yaml.safe_dump(plain(recipe))) == old | new | weights
     assert recipe.doubles == DoublesRecipe(), "new fields have their defaults"
@@ -334,13 +335,14 @@ SECTIONS = {
     "voices": VoicesRecipe,
     "recordings": RecordingsRecipe,
     "patterns": PatternsRecipe,
+    "embedding": EmbeddingRecipe,
     "factors": FactorsRecipe,
     "latents": LatentsRecipe,
     "doubles": DoublesRecipe,
 }
 OF_PRETRAINING = [
     *(f.name for f in fields(PretrainingRecipe) if f.name not in ("model", "synthesis", *SECTIONS)),
-    *(f"model.{name}" for name in AudioPGConfig.__annotations__),
+    *(f"model.{name}" for name in AudioPGConfig.__annotations__ if not name.startswith("embedding_")),
     *(f"synthesis.{name}" for name in ("duration", "sampling_rate", *PRESETS["reference"].ranges)),
     *(f"{section}.{f.name}" for section, kind in SECTIONS.items() for f in fields(kind)),
 ]
