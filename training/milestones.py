@@ -31,7 +31,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("run_folder", type=Path)
     parser.add_argument("--data_dir", nargs="+", default=[], help="labelled recordings, one set or several")
     parser.add_argument("--output_dir", type=Path, default=Path("milestones"))
-    parser.add_argument("--pooling", choices=POOLINGS, default="mel", help="what is read of an encoder's tokens")
+    parser.add_argument("--pooling", choices=POOLINGS, help="what is read of an encoder; default: as the recipe says")
+    parser.add_argument("--layer", type=int, help="whose tokens are read; default: as the recipe says")
     parser.add_argument("--spare_test", action="store_true", help="test on validation clips where there are splits")
     known = parser.parse_args(arguments)
     logging.set_verbosity_error()
@@ -44,6 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             *(known.run_folder, data, known.output_dir),
             command=command,
             pooling=known.pooling,
+            layer=known.layer,
             spare_test=known.spare_test,
             device=device,
         )

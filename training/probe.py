@@ -4,8 +4,9 @@
 
 compares three kinds of features on labelled recordings, whatever `training/finetune.py` takes: the log-mel itself, a
 random encoder of the same architecture, and the pre-trained one; of the encoders the output and, if asked for, any of
-their layers, as the mean of a clip's tokens and with their mel rows kept apart. CHECKPOINT is any `AutoModel` on
-spectrograms: AudioPG, AST.
+their layers, as the mean of a clip's tokens, with their mel rows kept apart, and with the deviations over time of these
+rows too. What `embed` of a model should read is chosen so with `--spare_test`, and confirmed without. CHECKPOINT is any
+`AutoModel` on spectrograms: AudioPG, AST.
 """
 
 import argparse
@@ -43,6 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             batch_size=options.batch_size,
             device=options.device,
             seed=options.seed,
+            spare_test=options.spare_test,
         )
     except (OSError, ValueError) as error:
         parser.exit(2, f"{parser.prog}: {error}\n")
@@ -62,6 +64,7 @@ def _parser() -> argparse.ArgumentParser:
         "--probe", nargs="+", choices=PROBES, default=["linear"], help="what reads the frozen features: one or several"
     )
     parser.add_argument("--layers", nargs="+", default=[], help="layers to probe beside the output: numbers, or all")
+    parser.add_argument("--spare_test", action="store_true", help="test on validation clips where there are splits")
     parser.add_argument("--output", type=Path, help="JSON file for the results")
     parser.add_argument("--batch_size", type=int, default=16, help="clips at a time in the encoders")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="for the encoders")

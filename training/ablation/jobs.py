@@ -135,10 +135,13 @@ def measure_factors(features_of: Features, recipe: PretrainingRecipe, feature_ex
     return {name: factors[name] for name in FACTORS}
 
 
-def features_by(encoder: PreTrainedModel, feature_extractor: Any, pooling: str, device: str) -> Features:
-    """What reads a frozen encoder: one of `POOLINGS`, or the mean where tokens are no grid."""
-    pooling = pooling if has_token_grid(encoder) else "mean"
-    return lambda spectrograms: embed(encoder, feature_extractor, spectrograms, pooling=pooling, device=device)[None]
+def features_by(
+    encoder: PreTrainedModel, feature_extractor: Any, pooling: str, device: str, layer: int | None = None
+) -> Features:
+    """What reads a layer of a frozen encoder, or its output, pooled as it is said; the mean where tokens are no grid."""
+    options: Any = {"pooling": pooling if has_token_grid(encoder) else "mean", "device": device}
+    options["layers"] = [] if layer is None else [layer]
+    return lambda spectrograms: embed(encoder, feature_extractor, spectrograms, **options)[layer]
 
 
 def kept_or_made(folder: Path, name: str, measured_on: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:

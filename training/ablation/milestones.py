@@ -31,6 +31,7 @@ from audiopg.training.ablation.jobs import (
 )
 from audiopg.training.evaluation.probes import LOG_MEL
 from audiopg.training.evaluation.protocols import rounds_of
+from audiopg.training.evaluation.results import read_out_name
 from audiopg.training.features.batches import Batches
 from audiopg.training.features.embeddings import log_mel_statistics
 from audiopg.training.features.labelled import DataOptions
@@ -96,7 +97,8 @@ def measure_milestones(
     output_dir: Path,
     *,
     command: str,
-    pooling: str = "mel",
+    pooling: str | None = None,
+    layer: int | None = None,
     spare_test: bool = False,
     device: str = "cpu",
 ) -> dict[str, Any]:
@@ -107,12 +109,13 @@ def measure_milestones(
         data: Labelled recordings to probe on, one set, several or none: factors need none.
         output_dir: Receives `milestones.json`, `.md`, `.png` and `.svg`, and what was measured of each milestone.
         command: What a reader would type for the same.
-        pooling: What is read of an encoder, "mean" or "mel".
+        pooling: What is read of an encoder, one of `POOLINGS`; None for what the recipe says.
+        layer: Whose tokens, as `embedding_layer` of `AudioPGConfig`; None for what the recipe says.
         spare_test: Whether the test split is left alone, as in `rounds_of`.
         device: Where encoders are.
 
     Returns:
-        What `milestones.json` holds: `run`, `pooling`, `command`, the environment; `loss`, as from `loss_curve`;
+        What `milestones.json` holds: `run`, `read`, `command`, the environment; `loss`, as from `loss_curve`;
         `milestones`, of each, the untrained encoder first, `step`, `clips`, `factors` (as from `measure`, by name) and
         `classes` (by data set, `scores` and `neighbours` of `measure`); the `datasets` with their `metric` and tested
         `rounds`; and factors and classes of the `log_mel`.
@@ -121,7 +124,9 @@ def measure_milestones(
         ValueError: if the run has no milestones, or there are no such recordings.
     """
     run = TrainedRun.open(run_folder)
-    extractor = run.feature_extractor()
+    extractor, own = run.feature_extractor(), run.recipe.embedding
+    pooling, layer = pooling or own.pooling, own.layer if layer is None else layer
+    read = read_out_name(layer, pooling).removeprefix(", ") or "mean of the output"
     sets = {one.cache.dataset_name: one for one in (Batches(one.cache(extractor), extractor) for one in data)}
     if len(sets) < len(data):
         raise ValueError(f"Data sets are told apart by their names, and of these are {', '.join(sets)}; rename one.")
@@ -151,12 +156,12 @@ def measure_milestones(
 
     milestones = []
     for step, encoder in encoders_of(run):
-        features_of = features_by(encoder, extractor, pooling, device)
-        found = measured(f"step_{step:08d}", f", pooling {pooling}", features_of)
+        features_of = features_by(encoder, extractor, pooling, device, layer)
+        found = measured(f"step_{step:08d}", f", {read}", features_of)
         milestones.append({"step": step, "clips": step * run.recipe.batch_size, **found})
     report = {
         "run": run.recipe.name,
-        "pooling": pooling,
+        "read": read,
         "command": command,
         "datasets": {title: {"metric": one.cache.metric, "rounds": rounds[title]} for title, one in sets.items()},
         "loss": loss_curve(read_metrics(run_folder)),
@@ -234,6 +239,9 @@ def draw_milestones(report: Mapping[str, Any]) -> Figure:
             axis.xaxis.set_minor_formatter(NullFormatter())
             axis.grid(alpha=0.3)
         figure.suptitle(
-            f"{report['run']}; dashed: untrained encoder, dotted: {LOG_MEL}", x=0.01, ha="left", fontsize=8
+            f"{report['run']}, {report['read']}; dashed: untrained encoder, dotted: {LOG_MEL}",
+            x=0.01,
+            ha="left",
+            fontsize=8,
         )
         return figure

@@ -283,22 +283,19 @@ def clip_features(encoder: PreTrainedModel, batches: Batches, **options: Any) ->
         options: `layers`, `batch_size` and `device` of `embed`.
 
     Returns:
-        By the name of a layer, `""` being the output, the mean over a clip; and, where a model's tokens are a grid,
-        by that name and `READ_AS` the means over time of its mel rows, side by side; and what the checkpoint's own
-        `embed` gives, see `read_out_name`.
+        By `read_out_name`, of the output, of each layer and of the one that the checkpoint's own `embed` reads, what
+        each pooling makes of a clip; where a model's tokens are no grid, the mean alone.
     """
     inputs = encoder, batches.feature_extractor, batches.spectrograms(range(len(batches.cache)))
     if not has_token_grid(encoder):
         return {read_out_name(layer, "mean"): vectors for layer, vectors in embed(*inputs, **options).items()}
     config, layers = encoder.config, options.pop("layers", ())
-    kept = [] if config.embedding_layer in (None, *layers) else [config.embedding_layer]
-    wanted = {(layer, pooling) for layer in (None, *layers) for pooling in ("mean", "mel")}
-    wanted.add((config.embedding_layer, config.embedding_pooling))
+    own = [] if config.embedding_layer in (None, *layers) else [config.embedding_layer]
     features: dict[str, np.ndarray] = {}
-    for layer, rows in embed(*inputs, layers=[*layers, *kept], pooling="mel_std", **options).items():
+    for layer, rows in embed(*inputs, layers=[*layers, *own], pooling="mel_std", **options).items():
         means, _ = np.split(rows, 2, axis=1)
         found = {"mean": means.reshape(len(rows), -1, config.hidden_size).mean(axis=1), "mel": means, "mel_std": rows}
-        features |= {read_out_name(layer, p): found[p] for p in READ_AS if (layer, p) in wanted}
+        features |= {read_out_name(layer, pooling): found[pooling] for pooling in READ_AS}
     return features
 
 
@@ -311,6 +308,7 @@ def probe_encoder(
     batch_size: int = 16,
     device: str | torch.device = "cpu",
     seed: int = 0,
+    spare_test: bool = False,
 ) -> dict[str, Any]:
     """Probes of the log-mel, of a random encoder and of the pre-trained one, on the same clips and rounds.
 
@@ -318,13 +316,14 @@ def probe_encoder(
         model: Any `AutoModel` on spectrograms.
         batches: The data set, for the checkpoint's feature extractor.
         probes: One or several. `"linear"` and `"neighbours"` read the mean over a clip and, where a model's tokens
-            are a grid, the mean over time with the mel rows apart, and what the checkpoint's own `embed` gives (of
-            the log-mel, mean and deviation); `"attentive"` reads the tokens (of the log-mel, the frames). Rows of all
-            but the first say whose they are.
+            are a grid, the means over time of the mel rows apart, without and with their deviations (of the log-mel,
+            mean and deviation); `"attentive"` reads the tokens (of the log-mel, the frames). Rows of all but the
+            first say whose they are.
         layers: Layers of both encoders to probe as well, numbered as in `embed`.
         batch_size: Clips at a time in the encoders.
         device: Where the encoders and the attentive probe run; the other probes run on the CPU.
         seed: Of the random encoder's weights.
+        spare_test: As in `rounds_of`.
 
     Returns:
         `dataset`, `protocol`, `metric`, `num_clips`, `num_classes`, `probe` (the first), `seed`, `results` (by
@@ -336,7 +335,7 @@ def probe_encoder(
     if not probes or not set(probes) <= set(PROBES):
         raise ValueError(f"`probes` are some of {list(PROBES)}, and got {list(probes)}.")
     cache = batches.cache
-    rounds, clips = rounds_of(cache), range(len(cache))
+    rounds, clips = rounds_of(cache, spare_test=spare_test), range(len(cache))
     options: dict[str, Any] = {"layers": layers, "batch_size": batch_size, "device": device}
 
     def of_log_mel(reads_tokens: bool) -> dict[str, Any]:
@@ -370,7 +369,7 @@ def probe_encoder(
                 seconds[f"probe: {row}"] = time.perf_counter() - started
     return {
         "dataset": cache.dataset_name,
-        "protocol": describe_protocol(cache),
+        "protocol": describe_protocol(cache, spare_test=spare_test),
         "metric": cache.metric,
         "num_clips": len(cache),
         "num_classes": len(cache.class_names),

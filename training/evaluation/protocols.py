@@ -144,8 +144,8 @@ def cut_validation(
     return train, sorted(i for i in indices if sources[i] in held_out)
 
 
-def describe_protocol(cache: FeatureCache) -> str:
-    """The protocol of a data set in a few words.
+def describe_protocol(cache: FeatureCache, *, spare_test: bool = False) -> str:
+    """The protocol of a data set in a few words; `spare_test` as in `rounds_of`.
 
     Returns:
         For instance "5 folds, each tested once by a model of the others", and the data set's notes: whoever reads a
@@ -154,6 +154,10 @@ def describe_protocol(cache: FeatureCache) -> str:
     counts = Counter(cache.parts)
     if all(isinstance(part, int) for part in counts):
         protocol = f"{len(counts)} folds, each tested once by a model trained on the others"
+    elif spare_test:
+        protocol = (
+            f"trained on {counts['train']} clips, {counts['validation']} validation clips read, none of the test"
+        )
     else:
         protocol = f"trained on {counts['train']} clips, tested once on {counts['test']}"
     return "; ".join([protocol, *([cache.notes] if cache.notes else [])])
