@@ -138,7 +138,7 @@ def measure_factors(features_of: Features, recipe: PretrainingRecipe, feature_ex
 def features_by(
     encoder: PreTrainedModel, feature_extractor: Any, pooling: str, device: str, layer: int | None = None
 ) -> Features:
-    """What reads a layer of a frozen encoder, or its output, pooled as it is said; the mean where tokens are no grid."""
+    """What reads a layer of a frozen encoder, or its output, pooled as is said; the mean where tokens are no grid."""
     options: Any = {"pooling": pooling if has_token_grid(encoder) else "mean", "device": device}
     options["layers"] = [] if layer is None else [layer]
     return lambda spectrograms: embed(encoder, feature_extractor, spectrograms, **options)[layer]
