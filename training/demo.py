@@ -3,8 +3,8 @@
     python training/demo.py [--output_dir demo] [--data_dir FOLDER] [--num_clips 9000 ...]
 
 Further options override fields of the recipe `tiny`. With `--data_dir`, labelled recordings of any kind that
-`training/finetune.py` takes, or with AUDIOPG_ESC50_DIR set to such, the encoder is also probed on them. The last lines
-name every file that was made.
+`training/finetune.py` takes, or with AUDIOPG_ESC50_DIR set to such, the encoder is also probed on them. The released
+checkpoint stands beside it in both. The last lines name every file that was made.
 """
 
 import argparse
@@ -15,6 +15,9 @@ from pathlib import Path
 from transformers.utils import logging
 
 from audiopg.training.publishing.demonstration import run_demo, say
+
+RELEASED = Path(__file__).parents[1] / "checkpoints" / "audiopg-tiny"
+"""What the demo's encoder is compared with, where it lies beside the code."""
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -29,7 +32,9 @@ def main(arguments: list[str] | None = None) -> None:
     logging.disable_progress_bar()
     logging.set_verbosity_error()  # the decoder's weights are not missed in an encoder
     try:
-        results = run_demo(known.recipe, rest, known.output_dir, [known.data_dir] if known.data_dir else [])
+        data = [known.data_dir] if known.data_dir else []
+        beside = RELEASED if RELEASED.is_dir() else None
+        results = run_demo(known.recipe, rest, known.output_dir, data, beside=beside)
     except (OSError, ValueError, subprocess.CalledProcessError) as error:
         parser.exit(2, f"{parser.prog}: {error}\n")
     made = sorted(path for path in known.output_dir.rglob("*") if path.is_file())

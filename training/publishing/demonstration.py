@@ -18,11 +18,12 @@ from audiopg.data_scripts.probe_clips import FactorClips, factor_clips
 from audiopg.data_scripts.synthesis import draw, render
 from audiopg.modeling.modeling_audiopg import AudioPGForPreTraining
 from audiopg.training.evaluation.factor_scores import decode_factors
-from audiopg.training.evaluation.probes import probe_encoder
-from audiopg.training.evaluation.results import format_results
+from audiopg.training.evaluation.probes import clip_features, probe_encoder, probe_features
+from audiopg.training.evaluation.protocols import rounds_of
+from audiopg.training.evaluation.results import format_results, read_out_name
 from audiopg.training.features.batches import Batches
 from audiopg.training.features.cache import extract_features, front_end_of
-from audiopg.training.features.embeddings import embed, random_encoder, spectrograms_of
+from audiopg.training.features.embeddings import random_encoder
 from audiopg.training.features.labelled import load_labelled
 from audiopg.training.objectives.masked_audio import masking_noise
 from audiopg.training.objectives.pictures import draw_clips, draw_loss, draw_reconstruction
@@ -64,14 +65,26 @@ def embed_elsewhere(folder: Path, clips: FactorClips) -> np.ndarray:
         return np.load(target)
 
 
-def measure_factors(folder: Path, recipe: PretrainingRecipe) -> dict[str, dict[str, float]]:
-    """R^2 of frequency, level and onset from frozen embeddings of the exported model and of a random encoder."""
+def measure_factors(
+    folder: Path, recipe: PretrainingRecipe, beside: Path | None = None
+) -> dict[str, dict[str, float]]:
+    """R^2 of frequency, level and onset from frozen embeddings of the exported model and of a random encoder.
+
+    Args:
+        folder: The exported model.
+        recipe: Whose clips, none of them in the run's stream.
+        beside: Another exported model that is measured on the same clips.
+
+    Returns:
+        By factor, that of `pretrained`, of `random` and, of the other model, of `beside`.
+    """
     clips = factor_clips(recipe.clips, NUM_TRAINING_CLIPS + NUM_TEST_CLIPS)
     feature_extractor = AutoFeatureExtractor.from_pretrained(folder)
-    untrained = random_encoder(AutoModel.from_pretrained(folder), recipe.seed)
+    untrained: Any = random_encoder(AutoModel.from_pretrained(folder), recipe.seed)
     embeddings = {
         "pretrained": embed_elsewhere(folder, clips),
-        "random": embed(untrained, feature_extractor, spectrograms_of(feature_extractor, clips.waveforms))[None],
+        "random": untrained.embed(list(clips.waveforms), feature_extractor).numpy(),
+        **({"beside": embed_elsewhere(beside, clips)} if beside else {}),
     }
     cut, targets = NUM_TRAINING_CLIPS, np.stack(list(clips.factors.values()), axis=1)
     scores = {name: decode_factors(x[:cut], targets[:cut], x[cut:], targets[cut:]) for name, x in embeddings.items()}
@@ -79,6 +92,15 @@ def measure_factors(folder: Path, recipe: PretrainingRecipe) -> dict[str, dict[s
         factor: {name: float(score[column]) for name, score in scores.items()}
         for column, factor in enumerate(clips.factors)
     }
+
+
+def probe_beside(folder: Path, dataset: Any) -> dict[str, Any]:
+    """The row of another exported model in a table of linear probes: what its own `embed` gives is read."""
+    model, extractor = AutoModel.from_pretrained(folder), AutoFeatureExtractor.from_pretrained(folder)
+    cache = extract_features(dataset, front_end_of(extractor))
+    read = read_out_name(model.config.embedding_layer, model.config.embedding_pooling)
+    features = clip_features(model, Batches(cache, extractor))[read]
+    return {f"{folder.name}, released{read}": probe_features("linear", features, cache, rounds_of(cache))}
 
 
 def draw_pictures(run_folder: Path, exported: Path, recipe: PretrainingRecipe, folder: Path) -> list[Path]:
@@ -121,6 +143,7 @@ def run_demo(
     *,
     run_folder: Path | None = None,
     dtype: str | None = None,
+    beside: Path | None = None,
 ) -> dict[str, Any]:
     """Do everything; returns what `results.json` holds.
 
@@ -131,10 +154,11 @@ def run_demo(
         data_dirs: Labelled recordings, whatever `training/finetune.py` takes as such.
         run_folder: Where the run is, if not in `output_dir`.
         dtype: What weights are stored in, by default as they are; `AUTO` has probes on the recordings choose.
+        beside: A released encoder of ours to compare with.
 
     Returns:
-        `environment`, `recipe`, `pretraining`, `factors` (R^2), `benchmarks` (of each data set, as from
-        `probe_encoder`), `precision` (as from `choose_dtype`, or None) and `seconds`.
+        `environment`, `recipe`, `pretraining`, `factors` (R^2, as from `measure_factors`), `benchmarks` (of each data
+        set, as from `probe_encoder`), `precision` (as from `choose_dtype`, or None) and `seconds`.
 
     Raises:
         ValueError, OSError: if the recipe cannot be run, or there are no such recordings: before minutes are spent.
@@ -159,16 +183,19 @@ def run_demo(
         dtype = precision["chosen"]
     export_pretrained(run_folder, exported, dtype=dtype)
     say(f"2/4  Exported to {exported}; decoding known factors from its frozen embeddings")
-    factors = measure_factors(exported, recipe)
-    say("     R^2 on held-out clips    pre-trained    random encoder")
+    factors = measure_factors(exported, recipe, beside)
+    columns = ["pre-trained", "random encoder", *([f"{beside.name}, released"] if beside else [])]
+    say("     R^2 on held-out clips   " + "".join(f"{column:>24}" for column in columns))
     for name, row in factors.items():
-        say(f"     {name:<24} {row['pretrained']:>11.3f} {row['random']:>17.3f}")
+        say(f"     {name:<24}" + "".join(f"{value:>24.3f}" for value in row.values()))
     benchmarks = []
     if not recordings:
         say("3/4  No real recordings: give --data_dir, or set AUDIOPG_ESC50_DIR, to probe on them")
-    for folder, batches in zip(data_dirs, recordings, strict=True):
+    for folder, dataset, batches in zip(data_dirs, datasets, recordings, strict=True):
         say(f"3/4  Linear probe of frozen features on {folder}")
         benchmarks.append(probe_encoder(AutoModel.from_pretrained(exported), batches, seed=recipe.seed))
+        if beside:
+            benchmarks[-1]["results"] |= probe_beside(beside, dataset)
         say(format_results(benchmarks[-1]))
     say("4/4  Drawing pictures, filling in the card")
     pictures = draw_pictures(run_folder, exported, recipe, output_dir)

@@ -2,27 +2,23 @@
 
     python training/publishing/embed_without_package.py FOLDER waveforms.npy SAMPLING_RATE embeddings.npy
 
-`waveforms.npy` has shape (clips, samples); `embeddings.npy` gets shape (clips, hidden_size).
+`waveforms.npy` has shape (clips, samples); `embeddings.npy` gets a row for each.
 """
 
 import sys
 from pathlib import Path
 
 import numpy as np
-import torch
 from transformers import AutoFeatureExtractor, AutoModel
 
-_BATCH = 16
 
-
-@torch.no_grad()
 def embed_waveforms(folder: str, waveforms: np.ndarray, sampling_rate: int) -> np.ndarray:
-    """Mean of the patch tokens of each clip, shape `(clips, hidden_size)`."""
+    """What the model's `embed` gives of each clip, shape `(clips, width)`."""
     feature_extractor = AutoFeatureExtractor.from_pretrained(folder, trust_remote_code=True)
     model = AutoModel.from_pretrained(folder, trust_remote_code=True).eval()
-    batches = np.array_split(waveforms, -(-len(waveforms) // _BATCH))
-    embeddings = [model(**feature_extractor(batch, sampling_rate=sampling_rate)).pooler_output for batch in batches]
-    return torch.cat(embeddings).numpy()
+    if sampling_rate != feature_extractor.sampling_rate:
+        raise ValueError(f"{folder} takes {feature_extractor.sampling_rate} Hz, got {sampling_rate}: resample them.")
+    return model.embed(list(waveforms), feature_extractor).numpy()
 
 
 if __name__ == "__main__":

@@ -10,7 +10,9 @@ import pytest
 from toys import write_recordings
 
 from audiopg.training import demo
+from audiopg.training.evaluation.results import READ_AS
 from audiopg.training.publishing.demonstration import run_demo
+from audiopg.training.publishing.exporting import export_run
 
 SCRIPT = Path(demo.__file__)
 TOY = [
@@ -46,8 +48,8 @@ def test_the_demo_makes_and_measures_everything_it_names(tmp_path):
     assert set(results["factors"]) == {"frequency", "level", "onset"}
     rows = results["benchmarks"][0]["results"]
     encoders = ("random encoder (seed 0)", "pre-trained encoder")
-    read = [name + pooling for name in encoders for pooling in ("", ", mel rows apart")]
-    assert list(rows) == ["log-mel mean and deviation", *read]
+    read = [name + pooling for name in encoders for pooling in READ_AS.values()]
+    assert list(rows)[: 1 + len(read)] == ["log-mel mean and deviation", *read]
     assert all(len(row["scores"]) == 3 for row in rows.values())
     assert rows["log-mel mean and deviation"]["mean"] == 1.0  # a low and a high tone
 
@@ -58,3 +60,17 @@ def test_the_demo_makes_and_measures_everything_it_names(tmp_path):
     assert named == made
     assert {"out/clips.png", "out/reconstruction.png", "out/loss.png", "out/results.json"} <= named
     assert "LOAD REPORT" not in run.stderr
+
+
+def test_another_checkpoint_stands_beside_and_is_read_as_its_own_embed_reads(toy_run, tmp_path):
+    write_recordings(tmp_path / "recordings", sampling_rate=22050)
+    released = tmp_path / "audiopg-toy"
+    export_run(toy_run, released)
+    config = json.loads((released / "config.json").read_text())
+    (released / "config.json").write_text(json.dumps(config | {"embedding_pooling": "mel_std", "embedding_layer": 1}))
+    results = run_demo("tiny", TOY, tmp_path / "out", [tmp_path / "recordings"], beside=released)
+    assert all(set(row) == {"pretrained", "random", "beside"} for row in results["factors"].values())
+    assert results["factors"]["frequency"]["beside"] != results["factors"]["frequency"]["pretrained"]
+    name = "audiopg-toy, released, layer 1, mel rows and their deviations apart"
+    assert list(results["benchmarks"][0]["results"])[-1] == name
+    assert len(results["benchmarks"][0]["results"][name]["scores"]) == 3
