@@ -208,6 +208,41 @@ class Outcome(NamedTuple):
     logits: np.ndarray
 
 
+def best_setting(
+    probe: Probe, features: Any, cache: FeatureCache, one: Round, device: str | torch.device = "cpu"
+) -> float:
+    """The setting that is best within the clips of a round that are not tested on.
+
+    Args:
+        probe: As for `probe_round`, like the other arguments; features of other clips are not looked at.
+        features: See there.
+        cache: See there.
+        one: See there.
+        device: See there.
+
+    Returns:
+        The first of those that do equally well.
+    """
+    labels, num_classes = cache.labels.numpy(), len(cache.class_names)
+    inner = inner_rounds(cache, one)[: probe.most_choices]
+    settings = probe.settings(min(len(train) for train, _ in inner), cache.multi_label)
+    found: dict[float, list[float]] = {setting: [] for setting in settings}
+    with _one_thread():
+        for train, held_out in inner:
+            fit = probe.prepare(_taken(features, train), labels[train], num_classes, device)
+            for setting in settings:
+                found[setting].append(score(fit(setting)(_taken(features, held_out)), labels[held_out]))
+    return max(settings, key=lambda setting: math.fsum(found[setting]))  # the first of equals
+
+
+def _one_thread() -> Any:
+    """Of the linear algebra: threads would wait for each other on matrices this small.
+
+    On a busy machine that took twenty times longer than one thread works.
+    """
+    return threadpool_limits(limits=1, user_api="blas")
+
+
 def probe_round(
     probe: Probe, features: Any, cache: FeatureCache, one: Round, device: str | torch.device = "cpu"
 ) -> Outcome:
@@ -223,24 +258,12 @@ def probe_round(
     Returns:
         The score, the setting, and the logits `(test clips, classes)`.
     """
-    labels, num_classes = cache.labels.numpy(), len(cache.class_names)
-
-    def prepared(clips: Sequence[int]) -> Fit:
-        return probe.prepare(_taken(features, clips), labels[clips], num_classes, device)
-
-    inner = inner_rounds(cache, one)[: probe.most_choices]
-    settings = probe.settings(min(len(train) for train, _ in inner), cache.multi_label)
-    found: dict[float, list[float]] = {setting: [] for setting in settings}
-    # Threads of the linear algebra would wait for each other on matrices this small: on a busy machine twenty times
-    # longer than one thread works.
-    with threadpool_limits(limits=1, user_api="blas"):
-        for train, held_out in inner:
-            fit = prepared(train)
-            for setting in settings:
-                found[setting].append(score(fit(setting)(_taken(features, held_out)), labels[held_out]))
-        chosen = max(settings, key=lambda setting: math.fsum(found[setting]))  # the first of equals
-        logits = prepared([*one.train, *one.validation])(chosen)(_taken(features, one.test))
-        return Outcome(score(logits, labels[one.test]), chosen, logits)
+    labels, known = cache.labels.numpy(), [*one.train, *one.validation]
+    chosen = best_setting(probe, features, cache, one, device)
+    with _one_thread():
+        predict = probe.prepare(_taken(features, known), labels[known], len(cache.class_names), device)(chosen)
+        logits = predict(_taken(features, one.test))
+    return Outcome(score(logits, labels[one.test]), chosen, logits)
 
 
 def probe_features(

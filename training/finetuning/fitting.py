@@ -91,6 +91,8 @@ def fit(
         `epoch` (the chosen one), `validation` (score after each epoch, if any is chosen), `losses` (of each epoch),
         `seconds` and `seconds_per_epoch`, of training with what choosing the epoch takes.
     """
+    if not recipe.epochs:
+        return {"epoch": 0, "validation": [], "losses": [], "seconds": 0.0, "seconds_per_epoch": 0.0}
     watcher = _Watcher(model, batches, one, recipe, device, on_epoch)
     trainer = _Trainer(
         batches,

@@ -23,6 +23,8 @@ class FinetuningRecipe:
         drop_path_rate: Stochastic depth of the last block, where the model has it.
         pooling: What the classifier reads, where the model has a choice: `mean`, the mean of all tokens, or `mel`,
             that of every row of patches along mel.
+        head: What the classifier starts from: `random`, or `linear`, a linear probe of the encoder as it is, which
+            needs a model of ours; with 0 epochs that is all.
         clip_seconds: Clips are cropped in the middle or repeated to this length; None keeps them as they are.
         time_roll: Whether training clips are turned round in time.
         time_mask: Most frames that SpecAugment hides; 0 hides none.
@@ -47,6 +49,7 @@ class FinetuningRecipe:
     weight_decay: float = 0.05
     drop_path_rate: float = 0.1
     pooling: str = "mean"
+    head: str = "random"
     clip_seconds: float | None = 10.24
     time_roll: bool = True
     time_mask: int = 192
@@ -67,9 +70,12 @@ class FinetuningRecipe:
         for name, value in vars(self).items():
             if isinstance(value, float) and not math.isfinite(value):
                 raise ValueError(f"{name} is a finite number, got {value}.")
-        for name in ("epochs", "batch_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is 1 or more, got {getattr(self, name)}.")
+        if self.head not in ("random", "linear"):
+            raise ValueError(f"head is random or linear, got {self.head!r}.")
+        if self.epochs < (self.head == "random"):
+            raise ValueError(f"epochs are 1 or more, 0 with head linear, got {self.epochs} with head {self.head}.")
+        if self.batch_size < 1:
+            raise ValueError(f"batch_size is 1 or more, got {self.batch_size}.")
         for name in ("learning_rate", "layer_decay", "clip_seconds"):
             if getattr(self, name) is not None and not getattr(self, name) > 0:
                 raise ValueError(f"{name} is above 0, got {getattr(self, name)}.")

@@ -26,6 +26,7 @@ from audiopg.training.features.cache import FeatureCache
 from audiopg.training.features.embeddings import embed, log_mel_statistics
 from audiopg.training.finetuning.classifiers import build_classifier
 from audiopg.training.finetuning.fitting import fit, predict, training_arguments
+from audiopg.training.finetuning.heads import check_head, fit_head
 from audiopg.training.finetuning.recipe import FinetuningRecipe
 from audiopg.training.runs.checkpoints import MANIFEST, seal, verify
 from audiopg.training.runs.files import read_json, reading, sha256_of, sweep, write_atomically, written_aside
@@ -180,7 +181,7 @@ class FinetuningRun:
         return self.folder / "rounds" / (f"{condition} {one.name}".replace(",", "").replace(" ", "_") + suffix)
 
     def _build(self, condition: str) -> PreTrainedModel:
-        return build_classifier(
+        model = build_classifier(
             self.checkpoint,
             self.cache.class_names,
             multi_label=self.cache.multi_label,
@@ -189,10 +190,17 @@ class FinetuningRun:
             seed=self.recipe.seed,
             from_scratch=condition == SCRATCH,
         )
+        if self.recipe.head == "linear":
+            check_head(model, self.cache)
+        return model
 
     def _fit(self, condition: str, one: Round, progress: Progress) -> tuple[PreTrainedModel, dict[str, Any]]:
         what = f"{condition}, {one.name}"
         model = self._build(condition)
+        started = time.perf_counter()
+        if self.recipe.head == "linear":
+            fit_head(model, self.batches, one, self.device)
+        seconds_of_head = time.perf_counter() - started
         facts = fit(
             model,
             self.batches,
@@ -203,7 +211,7 @@ class FinetuningRun:
             on_epoch=lambda epoch, loss: progress.epoch(what, epoch, self.recipe.epochs, loss),
         )
         progress.round_done(self.recipe.epochs)
-        return model, facts
+        return model, {**facts, "seconds": round(facts["seconds"] + seconds_of_head, 2)}
 
     def _train_and_test(self, condition: str, one: Round, progress: Progress) -> None:
         path = self._path(condition, one, ".json")

@@ -33,6 +33,7 @@ from audiopg.training.finetune import main
 from audiopg.training.finetuning import fitting
 from audiopg.training.finetuning import run as finetune_module
 from audiopg.training.finetuning.fitting import augment, fit, predict, training_arguments
+from audiopg.training.finetuning.heads import affine_of, check_head
 from audiopg.training.finetuning.recipe import FinetuningRecipe
 from audiopg.training.finetuning.run import FinetuningRun, Progress
 from audiopg.training.runs.folder import held
@@ -131,7 +132,8 @@ def test_the_paper_s_protocol_is_the_paper_s():
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [
-        ("epochs", 0, "1 or more"),
+        ("epochs", 0, "1 or more, 0 with head linear"),
+        ("head", "mean", "random or linear"),
         ("learning_rate", 0.0, "above 0"),
         ("mixup", -1.0, "0 or more"),
         ("label_smoothing", 2.0, "between 0 and 1"),
@@ -356,7 +358,7 @@ def test_linear_controls_are_the_probe_s(finished):
     assert found == {name: value for name, value in expected.items() if name != "settings"}
 
 
-@pytest.mark.parametrize("pooling", ["mean", "mel"])
+@pytest.mark.parametrize("pooling", ["mean", "mel", "mel_std"])
 def test_the_linear_control_reads_what_the_classifier_reads(pooling):
     torch.manual_seed(0)
     model = AudioPGForAudioClassification(AudioPGConfig(**SMALL, num_labels=2, classifier_pooling=pooling)).eval()
@@ -366,7 +368,53 @@ def test_the_linear_control_reads_what_the_classifier_reads(pooling):
     with torch.no_grad():
         logits = model(inputs["input_values"], inputs.get("attention_mask")).logits
         torch.testing.assert_close(model.classifier(torch.from_numpy(read)), logits, rtol=0, atol=1e-5)
-    assert read.shape == (5, SMALL["hidden_size"] * (8 if pooling == "mel" else 1))
+    assert read.shape == (5, model.config.pooled_size(pooling))
+
+
+def hard_cache(classes=3, clips_per_fold=18, frames=48):
+    """Classes that differ little: no classifier gets all of them."""
+    rng = np.random.default_rng(1)
+    labels = np.tile(np.arange(classes), clips_per_fold * 3 // classes)
+    values = rng.standard_normal((len(labels), frames, 128)) + 0.1 * labels[:, None, None]
+    return cache_of(values, labels, np.repeat([1, 2, 3], clips_per_fold).tolist(), num_classes=classes)
+
+
+@pytest.mark.parametrize("pooling", ["mean", "mel_std"])
+def test_a_linear_head_without_epochs_is_the_linear_probe(checkpoint, tmp_path, pooling):
+    run = silent_run(checkpoint, hard_cache(), tmp_path, head="linear", epochs=0, pooling=pooling)
+    results = run.run(controls=("linear",))["results"]
+    assert results[PRETRAINED]["scores"] == results["pre-trained encoder, frozen, linear"]["scores"]
+    assert 0.4 < results[PRETRAINED]["mean"] < 1
+    encoder, model = run._build(PRETRAINED), AutoModelForAudioClassification.from_pretrained(tmp_path / "model")
+    kept = model.base_model.state_dict()
+    assert all(torch.equal(value, kept[name]) for name, value in encoder.base_model.state_dict().items())
+
+
+def test_training_goes_on_from_a_linear_head(checkpoint, tmp_path):
+    changes = {"epochs": 1, "learning_rate": 1e-6, "select": "last"}
+    linear, random = (
+        silent_run(checkpoint, hard_cache(), tmp_path / head, head=head, **changes).run((), final_model=False)
+        for head in ("linear", "random")
+    )
+    assert linear["results"][PRETRAINED]["mean"] > random["results"][PRETRAINED]["mean"] + 0.05
+
+
+def test_a_class_that_no_training_clip_has_is_the_last_to_be_named():
+    weight, bias = affine_of(lambda x: np.column_stack([x[:, 0], -x[:, 0], np.full(len(x), -np.inf)]), 2)
+    assert np.isfinite(weight).all()
+    assert bias[2] < bias[:2].min() - 5
+    assert not weight[2].any()
+
+
+def test_heads_that_cannot_be_linear_are_refused_before_anything_is_trained(checkpoint, tmp_path):
+    several = cache_of(np.zeros((6, 16, 128)), torch.ones(6, 2), [1, 2, 3] * 2)
+    with pytest.raises(ValueError, match="head linear is for clips of one label each"):
+        silent_run(checkpoint, several, tmp_path / "several", head="linear")
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 12, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
+    other = ASTForAudioClassification(ASTConfig(**sizes, max_length=48, num_mel_bins=32))
+    with pytest.raises(ValueError, match="got a ASTForAudioClassification: leave it random"):
+        check_head(other, hard_cache())
 
 
 def test_features_of_another_length_than_the_recipe_s_are_refused(checkpoint, tmp_path):
