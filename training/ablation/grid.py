@@ -5,16 +5,13 @@ from pathlib import Path
 from typing import Any
 
 from audiopg.modeling.configuration_audiopg import check_pooling
-from audiopg.training.evaluation.probes import LOG_MEL
+from audiopg.training.evaluation.results import LOG_MEL, RANDOM_ENCODER
 from audiopg.training.objectives.recipe import PretrainingRecipe
 from audiopg.training.runs.folder import fingerprint
 from audiopg.training.runs.names import check_name
 from audiopg.training.runs.recipes import RECIPES, build_recipe, extended, load_recipe
 
 GRIDS = RECIPES / "ablations"
-
-RANDOM = "random encoder"
-"""Stands with `LOG_MEL` beside the cells in every table: what needs no pre-training."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +68,7 @@ class AblationGrid:
         object.__setattr__(self, "cells", cells)
         if self.reference not in self.cells:
             raise ValueError(f"reference is one of the cells, {', '.join(self.cells)}; got {self.reference!r}.")
-        if taken := {RANDOM, LOG_MEL} & set(self.cells):
+        if taken := {RANDOM_ENCODER, LOG_MEL} & set(self.cells):
             raise ValueError(f"Every table has rows of its own beside the cells; call {', '.join(taken)} otherwise.")
         if not self.seeds or len(set(self.seeds)) < len(self.seeds):
             raise ValueError(f"seeds are one or more different numbers, got {self.seeds}.")

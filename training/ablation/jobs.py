@@ -24,13 +24,13 @@ from transformers.utils import logging as logging_of_transformers
 from audiopg.data_scripts.figures import save_both
 from audiopg.data_scripts.probe_clips import FACTORS, PROBE_SETS, probe_clips
 from audiopg.data_scripts.synthesis import Preset, get_preset
-from audiopg.training.ablation.grid import RANDOM, AblationGrid, run_key
+from audiopg.training.ablation.grid import AblationGrid, run_key
 from audiopg.training.ablation.predictors import correlations, draw_predictors
 from audiopg.training.ablation.table import draw_ablation, format_table, summarise
 from audiopg.training.evaluation.factor_scores import decode_above_chance
-from audiopg.training.evaluation.probes import LOG_MEL, probe_features
+from audiopg.training.evaluation.probes import probe_features
 from audiopg.training.evaluation.protocols import rounds_of
-from audiopg.training.evaluation.results import READ_AS
+from audiopg.training.evaluation.results import LOG_MEL, RANDOM_ENCODER, READ_AS
 from audiopg.training.features.batches import Batches
 from audiopg.training.features.cache import FeatureCache
 from audiopg.training.features.embeddings import (
@@ -399,7 +399,7 @@ def _ablate(
     results: dict[str, list[dict[str, Any]]] = {name: [] for name in grid.cells}
     for name, result in zip(list(grid.cells) * len(grid.seeds), run_all(jobs, processes), strict=True):
         results[name].append(result)
-    results[RANDOM] = [reference.random_encoder(seed) for seed in grid.seeds]
+    results[RANDOM_ENCODER] = [reference.random_encoder(seed) for seed in grid.seeds]
     results[LOG_MEL] = [reference.log_mel()]
     tested = [rounds.index(f"fold {fold}") for fold in grid.test_folds] or list(range(len(rounds)))
     report = {

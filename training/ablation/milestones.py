@@ -29,9 +29,8 @@ from audiopg.training.ablation.jobs import (
     measure_classes,
     measure_factors,
 )
-from audiopg.training.evaluation.probes import LOG_MEL
 from audiopg.training.evaluation.protocols import rounds_of
-from audiopg.training.evaluation.results import read_out_name
+from audiopg.training.evaluation.results import LOG_MEL, read_out_name
 from audiopg.training.features.batches import Batches
 from audiopg.training.features.embeddings import log_mel_statistics
 from audiopg.training.features.labelled import DataOptions

@@ -14,8 +14,7 @@ from scipy.stats import pearsonr, spearmanr
 
 from audiopg.data_scripts.figures import STYLE
 from audiopg.data_scripts.patterns import OF_THE_PAPER
-from audiopg.training.ablation.grid import RANDOM
-from audiopg.training.evaluation.probes import LOG_MEL
+from audiopg.training.evaluation.results import LOG_MEL, RANDOM_ENCODER
 
 PREDICTORS = {
     "factors": "R² of factors of synthesized clips, mean",
@@ -170,8 +169,8 @@ def draw_predictors(report: Mapping[str, Any]) -> Figure:
                 axis.plot(*place, "o", color="#33508a", fillstyle="full" if is_theirs else "none", markersize=4)
                 axis.annotate(name, place, xytext=(3, 2), textcoords="offset points", fontsize=5)
             axis.set(xlabel=PREDICTORS[predictor], title=_words(told[predictor]))
-            for reference, style in ((RANDOM, "--"), (LOG_MEL, ":")):
+            for reference, style in ((RANDOM_ENCODER, "--"), (LOG_MEL, ":")):
                 axis.axhline(100 * report["summary"][reference]["score"]["mean"], color="#9a9a9a", linestyle=style)
         figure.axes[0].set_ylabel(f"{report['dataset']}, linear probe, {metric_of(report)}, %")
-        figure.supxlabel(f"filled: sets of the paper; dashed: {RANDOM}; dotted: {LOG_MEL}", fontsize=7)
+        figure.supxlabel(f"filled: sets of the paper; dashed: {RANDOM_ENCODER}; dotted: {LOG_MEL}", fontsize=7)
         return figure

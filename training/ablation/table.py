@@ -9,13 +9,12 @@ from matplotlib.figure import Figure
 
 from audiopg.data_scripts.figures import STYLE
 from audiopg.data_scripts.probe_clips import FACTORS
-from audiopg.training.ablation.grid import RANDOM
 from audiopg.training.ablation.predictors import format_correlations, metric_of
-from audiopg.training.evaluation.probes import LOG_MEL
+from audiopg.training.evaluation.results import LOG_MEL, RANDOM_ENCODER
 from audiopg.training.evaluation.scores import mean_and_interval
 from audiopg.training.runs.names import markdown
 
-_COLOURS = {RANDOM: "#d49a3a", LOG_MEL: "#9a9a9a"}
+_COLOURS = {RANDOM_ENCODER: "#d49a3a", LOG_MEL: "#9a9a9a"}
 
 _MOST_UPRIGHT = 12
 """With more cells than these their names are turned."""
@@ -183,12 +182,14 @@ def draw_ablation(report: Mapping[str, Any]) -> Figure:
             left.axhline(scores[name].mean(), color=colour, linestyle="--", linewidth=1, label=name)
         left.set(ylabel=f"{report['dataset']}, linear probe, {metric_of(report)}, %")
         left.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1))
-        by_cell = {name: mean_factors(results[name]) for name in (*cells, RANDOM)}
-        for factor, marker in zip(by_cell[RANDOM], "os^Dv", strict=False):
+        by_cell = {name: mean_factors(results[name]) for name in (*cells, RANDOM_ENCODER)}
+        for factor, marker in zip(by_cell[RANDOM_ENCODER], "os^Dv", strict=False):
             right.plot([by_cell[name][factor] for name in cells], marker + "-", markersize=4, label=factor)
-            right.axhline(by_cell[RANDOM][factor], color=right.lines[-1].get_color(), linestyle="--", linewidth=1)
+            right.axhline(
+                by_cell[RANDOM_ENCODER][factor], color=right.lines[-1].get_color(), linestyle="--", linewidth=1
+            )
         right.set(ylabel="R² (dashed: random encoder)")
-        right.legend(frameon=False, ncols=len(by_cell[RANDOM]), loc="lower left", bbox_to_anchor=(0, 1))
+        right.legend(frameon=False, ncols=len(by_cell[RANDOM_ENCODER]), loc="lower left", bbox_to_anchor=(0, 1))
         for axis in (left, right):
             axis.set_xticks(range(len(cells)), cells, rotation=90 if is_wide else 0)
             axis.set_xlim(-0.5, len(cells) - 0.5)

@@ -26,7 +26,7 @@ from transformers import PreTrainedModel
 from audiopg.training.evaluation.attentive import WEIGHT_DECAYS, prepare_attentive
 from audiopg.training.evaluation.logistic import fit_logistic
 from audiopg.training.evaluation.protocols import Round, describe_protocol, inner_rounds, rounds_of
-from audiopg.training.evaluation.results import FROZEN, READ_AS, read_out_name, row_of
+from audiopg.training.evaluation.results import FROZEN, LOG_MEL, RANDOM_ENCODER, READ_AS, read_out_name, row_of
 from audiopg.training.evaluation.scores import bootstrap_interval, chroma_accuracy, pitches_of, score
 from audiopg.training.features.batches import Batches
 from audiopg.training.features.cache import FeatureCache
@@ -50,9 +50,6 @@ NEIGHBOURS = (1, 3, 5, 10, 20, 40)
 GRADIENT_TOLERANCE = 1e-8
 """Largest component of the gradient of the mean loss where a logistic regression ends. At 1e-6 every clip of ESC-10 is
 classified as here; at the 1e-3 of former versions, by L-BFGS, up to 5 of 320 inner test clips were not."""
-
-LOG_MEL = "log-mel mean and deviation"
-"""What needs no encoder."""
 
 NEGLIGIBLE = 1e-5
 """A feature that varies less than this share of the one that varies most is left out. Standardised, rounding in it
@@ -374,7 +371,7 @@ def probe_encoder(
 
     sources: dict[str, Callable[[bool], dict[str, Any]]] = {
         "": of_log_mel,
-        f"random encoder (seed {seed})": lambda tokens: of_encoder(random_encoder(model, seed), tokens),
+        f"{RANDOM_ENCODER} (seed {seed})": lambda tokens: of_encoder(random_encoder(model, seed), tokens),
         FROZEN: lambda tokens: of_encoder(model, tokens),
     }
     seconds: dict[str, float] = {}

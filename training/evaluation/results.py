@@ -8,6 +8,9 @@ from audiopg.training.runs.names import markdown
 FROZEN = "pre-trained encoder"
 """The row of a probe that is the checkpoint's own."""
 
+LOG_MEL, RANDOM_ENCODER = "log-mel mean and deviation", "random encoder"
+"""Rows of what needs no pre-training: no encoder at all, and one that has learnt nothing."""
+
 READ_AS = {"mean": "", "mel": ", mel rows apart", "mel_std": ", mel rows and their deviations apart"}
 """By pooling, what is added to the name of the features."""
 

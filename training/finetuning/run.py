@@ -17,9 +17,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from transformers import AutoFeatureExtractor, PreTrainedModel
 
-from audiopg.training.evaluation.probes import LOG_MEL, probe_features
+from audiopg.training.evaluation.probes import probe_features
 from audiopg.training.evaluation.protocols import Round, describe_protocol, round_of_all_clips, rounds_of
-from audiopg.training.evaluation.results import PRETRAINED, SCRATCH, row_of
+from audiopg.training.evaluation.results import LOG_MEL, PRETRAINED, SCRATCH, row_of
 from audiopg.training.evaluation.scores import score
 from audiopg.training.features.batches import Batches
 from audiopg.training.features.cache import FeatureCache

@@ -158,7 +158,8 @@ def run_demo(
 
     Returns:
         `environment`, `recipe`, `pretraining`, `factors` (R^2, as from `measure_factors`), `benchmarks` (of each data
-        set, as from `probe_encoder`), `precision` (as from `choose_dtype`, or None) and `seconds`.
+        set, as from `probe_encoder`), `read` (what stands behind the name of an encoder in the row of what `embed`
+        gives), `precision` (as from `choose_dtype`, or None) and `seconds`.
 
     Raises:
         ValueError, OSError: if the recipe cannot be run, or there are no such recordings: before minutes are spent.
@@ -206,6 +207,7 @@ def run_demo(
         "pretraining": run.facts,
         "factors": factors,
         "benchmarks": benchmarks,
+        "read": read_out_name(recipe.embedding.layer, recipe.embedding.pooling),
         "precision": precision,
         "seconds": round(time.perf_counter() - started, 1),
     }

@@ -1,20 +1,21 @@
 """The marked parts of README.md and docs/experiments.md, written from `benchmarks/results/*.json`.
 
 A part starts at `<!-- results:NAME -->` and ends at `<!-- /results -->`. NAME is a file of results, and what comes
-before its first `-` says how to write it: one of `PARTS`.
+before its first `-` says how to write it: one of `PARTS`. Of `release-NAME`, it is `results.json` of the released
+checkpoint.
 """
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from audiopg.training.evaluation.results import format_results
+from audiopg.training.evaluation.results import FROZEN, LOG_MEL, RANDOM_ENCODER, format_results
 from audiopg.training.publishing.cards import benchmarks_of, probe_report
 
 ROOT = Path(__file__).parents[2]
-RESULTS = ROOT / "benchmarks/results"
+RESULTS, RELEASES = ROOT / "benchmarks/results", ROOT / "checkpoints"
 PAGES = ("README.md", "docs/experiments.md")
 NOT_KNOWN = "not known"
 _PART = re.compile(r"(<!-- results:([\w-]+) -->\n).*?(<!-- /results -->)", re.DOTALL)
@@ -135,6 +136,35 @@ def probe_part(results: dict[str, Any]) -> str:
     return f"{format_results(report)}\n\n{how}. {_measured_on(results)}."
 
 
+def release_part(results: dict[str, Any]) -> str:
+    """What a released checkpoint's frozen `embed` is worth, beside what needs no pre-training."""
+    benchmarks, read = benchmarks_of(results), results["read"]
+    [untrained] = {
+        name for name in benchmarks[0]["results"] if name.startswith(RANDOM_ENCODER) and name.endswith(read)
+    }
+    rows = {
+        "log-mel, mean and deviation over time": LOG_MEL,
+        "the encoder with random weights, read the same way": untrained,
+        f"`{results['recipe']}`, what `embed` gives": f"{FROZEN}{read}",
+        f"`{results['recipe']}`, the mean of its patches": FROZEN,
+    }
+    titles = [f"{one['dataset']}, {one['metric'].replace('_', ' ')} in %" for one in benchmarks]
+    lines = [f"| {benchmarks[0]['probe']} probe of frozen features | {' | '.join(titles)} |"]
+    lines.append("|---" * (1 + len(titles)) + "|")
+    for title, name in rows.items():
+        found = [one["results"][name] for one in benchmarks]
+        cells = [f"{100 * row['mean']:.1f} ({100 * row['low']:.1f} to {100 * row['high']:.1f})" for row in found]
+        lines.append(f"| {title} | {' | '.join(cells)} |")
+    run = results["pretraining"]
+    told = "; ".join(f"{one['dataset']}: {one['protocol']}" for one in benchmarks)
+    lines += [
+        "",
+        f"In brackets 95 % intervals. {told}. Pre-training: {run['clips']:,} clips in {run['seconds'] / 60:.0f}",
+    ]
+    lines[-1] += f" minutes on {run['hardware']}. {_measured_on(results)}."
+    return "\n".join(lines)
+
+
 def ablation_part(results: dict[str, Any], format_table: Callable[[dict[str, Any]], str]) -> str:
     """What `training/ablate.py` measured, in the table that it writes itself."""
     machines = "; ".join(dict.fromkeys(one["hardware"] for one in results["environments"]))
@@ -150,18 +180,24 @@ PARTS: dict[str, Callable[[dict[str, Any]], str]] = {
     "finetuning": finetuning_part,
     "probe": probe_part,
     "patterns_cpu": patterns_part,
+    "release": release_part,
     "synthesis_cpu": synthesis_part,
     "voices_cpu": voices_part,
 }
-"""By what the names of their results begin with; ablations are `ablation`."""
+"""By what the names of their results begin with; ablations and milestones have tables of their own."""
 
 
-def render(text: str, format_ablation: Callable[[dict[str, Any]], str]) -> str:
+def milestones_part(results: dict[str, Any], format_table: Callable[[dict[str, Any]], str]) -> str:
+    """What `training/milestones.py` measured, in the table that it writes itself."""
+    return f"{format_table(results)}\nRead: {results['read']}. {_measured_on(results)}; `{results['command']}`."
+
+
+def render(text: str, tables: Mapping[str, Callable[[dict[str, Any]], str]]) -> str:
     """`text` with every marked part written anew from its results file.
 
     Args:
         text: Of a page.
-        format_ablation: The table of an ablation's results.
+        tables: How the results of an `ablation`, and of `milestones`, are written as tables.
 
     Returns:
         The text, all else unchanged.
@@ -169,19 +205,24 @@ def render(text: str, format_ablation: Callable[[dict[str, Any]], str]) -> str:
     Raises:
         KeyError: for a part that is not one of `PARTS`.
     """
-    parts = {**PARTS, "ablation": lambda results: ablation_part(results, format_ablation)}
+    parts = {
+        **PARTS,
+        "ablation": lambda results: ablation_part(results, tables["ablation"]),
+        "milestones": lambda results: milestones_part(results, tables["milestones"]),
+    }
 
     def part(match: re.Match[str]) -> str:
-        name, path = match[2], RESULTS / f"{match[2]}.json"
+        kind, _, name = match[2].partition("-")
+        path = RELEASES / name / "results.json" if kind == "release" else RESULTS / f"{match[2]}.json"
         if not path.exists():
             return f"{match[1]}Not measured.\n{match[3]}"
         results = json.loads(path.read_text(encoding="utf-8"))
-        return f"{match[1]}{parts[name.partition('-')[0]](results)}\n{match[3]}"
+        return f"{match[1]}{parts[kind](results)}\n{match[3]}"
 
     return _PART.sub(part, text)
 
 
-def out_of_date(format_ablation: Callable[[dict[str, Any]], str]) -> dict[Path, str]:
+def out_of_date(tables: Mapping[str, Callable[[dict[str, Any]], str]]) -> dict[Path, str]:
     """The pages whose marked parts differ from the results, with the text that they should have; as `render`."""
     pages = {ROOT / name: (ROOT / name).read_text(encoding="utf-8") for name in PAGES}
-    return {page: new for page, text in pages.items() if (new := render(text, format_ablation)) != text}
+    return {page: new for page, text in pages.items() if (new := render(text, tables)) != text}

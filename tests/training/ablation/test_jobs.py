@@ -19,9 +19,9 @@ from audiopg.data_scripts.patterns import PATTERNS
 from audiopg.data_scripts.probe_clips import FACTORS
 from audiopg.training.ablate import main
 from audiopg.training.ablation import jobs as ablation
-from audiopg.training.ablation.grid import GRIDS, RANDOM, AblationGrid, load_grid, run_key
+from audiopg.training.ablation.grid import GRIDS, AblationGrid, load_grid, run_key
 from audiopg.training.ablation.table import is_beyond_spread, summarise
-from audiopg.training.evaluation.probes import LOG_MEL
+from audiopg.training.evaluation.results import LOG_MEL, RANDOM_ENCODER
 from audiopg.training.features.labelled import DataOptions
 from audiopg.training.runs.checkpoints import checkpoints_of
 from audiopg.training.runs.folder import held
@@ -77,7 +77,7 @@ def test_a_grid_runs_is_interrupted_and_goes_on_with_what_is_missing(toy_grid, t
     main(toy_grid)
     assert trained[3:] == [("toy-sine", 1), ("toy-full", 1)]
     table, results = capsys.readouterr().out, results_of(tmp_path)
-    assert list(results["results"]) == ["sine", "full", RANDOM, LOG_MEL]
+    assert list(results["results"]) == ["sine", "full", RANDOM_ENCODER, LOG_MEL]
     assert [len(found) for found in results["results"].values()] == [2, 2, 2, 1]
     assert results["results"][LOG_MEL][0]["scores"] == [1.0, 1.0, 1.0]
     assert all(list(found[0]["factors"]) == list(FACTORS) for found in results["results"].values())
@@ -331,7 +331,7 @@ def test_an_encoder_of_images_is_probed_on_sound_beside_one_of_clips(toy_grid, t
     (tmp_path / "grid.yaml").write_text(yaml.safe_dump({**grid, "cells": cells, "seeds": [0]}))
     main(toy_grid)
     found = results_of(tmp_path)["results"]
-    assert set(found) == {"images", "full", RANDOM, LOG_MEL}
+    assert set(found) == {"images", "full", RANDOM_ENCODER, LOG_MEL}
     assert all(np.isfinite(found["images"][0]["factors"][name]) for name in ("frequency", "level", "onset"))
     assert len(found["images"][0]["scores"]) == 3
     assert found["images"][0]["images"]["total_variation"] > 0

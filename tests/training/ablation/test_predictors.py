@@ -5,7 +5,6 @@ import pytest
 from scipy.stats import linregress, norm
 
 from audiopg.data_scripts.patterns import OF_THE_PAPER, PATTERNS
-from audiopg.training.ablation.grid import RANDOM
 from audiopg.training.ablation.predictors import (
     PREDICTORS,
     correlation,
@@ -14,7 +13,7 @@ from audiopg.training.ablation.predictors import (
     format_correlations,
     points,
 )
-from audiopg.training.evaluation.probes import LOG_MEL
+from audiopg.training.evaluation.results import LOG_MEL, RANDOM_ENCODER
 
 
 def report_of(cells):
@@ -32,10 +31,15 @@ def report_of(cells):
     overrides = {
         name: {"patterns": {} if many is None else {"num_images": many}} for name, (*_, many) in cells.items()
     }
-    scores = {name: one[3] for name, one in cells.items()} | {"clips": 0.9, RANDOM: 0.5, LOG_MEL: 0.4}
+    scores = {name: one[3] for name, one in cells.items()} | {"clips": 0.9, RANDOM_ENCODER: 0.5, LOG_MEL: 0.4}
     return {
         "grid": {"cells": {name: {"overrides": changes} for name, changes in (overrides | CLIPS).items()}},
-        "results": {**results, "clips": [{"loss": 1.0, "factors": {"frequency": 1.0}}], RANDOM: [], LOG_MEL: []},
+        "results": {
+            **results,
+            "clips": [{"loss": 1.0, "factors": {"frequency": 1.0}}],
+            RANDOM_ENCODER: [],
+            LOG_MEL: [],
+        },
         "summary": {name: {"score": {"mean": score}} for name, score in scores.items()},
         "dataset": "toy",
         "metric": "accuracy",

@@ -151,3 +151,31 @@ def test_speeds_of_sounds_and_images_are_tables():
     assert lines[0] == "| images of 224 pixels in a second | 1 thread | 2 threads |"
     assert lines[2] == "| `fbm` | 60 | 90 |"
     assert lines[-1] == "Measured on a computer, torch 2.11.0, commit 0123456789ab; `python x.py`."
+
+
+def test_a_release_stands_beside_what_needs_no_pre_training(house, monkeypatch):
+    monkeypatch.setattr(readme, "RELEASES", house)
+    names = (
+        "log-mel mean and deviation",
+        "random encoder (seed 0)",
+        "random encoder (seed 0), layer 4, mel rows apart",
+    )
+    names += ("pre-trained encoder", "pre-trained encoder, layer 4, mel rows apart")
+    rows = {name: row_of([0.5 + 0.1 * number, 0.6 + 0.1 * number]) for number, name in enumerate(names)}
+    sets = [{**RESULTS["benchmark"], "dataset": name, "results": rows} for name in ("ESC-10", "Words")]
+    run = {**RESULTS["pretraining"], "hardware": "a computer"}
+    results = {
+        **RESULTS,
+        "recipe": "audiopg-tiny",
+        "benchmarks": sets,
+        "read": ", layer 4, mel rows apart",
+        "pretraining": run,
+    }
+    (house / "audiopg-tiny").mkdir()
+    (house / "audiopg-tiny/results.json").write_text(json.dumps(results))
+    (house / "README.md").write_text("<!-- results:release-audiopg-tiny -->\n<!-- /results -->\n")
+    main([])
+    lines = (house / "README.md").read_text().splitlines()
+    assert lines[1] == "| linear probe of frozen features | ESC-10, accuracy in % | Words, accuracy in % |"
+    assert [line.split("|")[2].split()[0] for line in lines[3:7]] == ["55.0", "75.0", "95.0", "85.0"]
+    assert lines[5].startswith("| `audiopg-tiny`, what `embed` gives |")
