@@ -139,12 +139,9 @@ def probe_part(results: dict[str, Any]) -> str:
 def release_part(results: dict[str, Any]) -> str:
     """What a released checkpoint's frozen `embed` is worth, beside what needs no pre-training."""
     benchmarks, read = benchmarks_of(results), results["read"]
-    [untrained] = {
-        name for name in benchmarks[0]["results"] if name.startswith(RANDOM_ENCODER) and name.endswith(read)
-    }
     rows = {
         "log-mel, mean and deviation over time": LOG_MEL,
-        "the encoder with random weights, read the same way": untrained,
+        "the encoder with random weights, read the same way": f"{RANDOM_ENCODER} (seed {benchmarks[0]['seed']}){read}",
         f"`{results['recipe']}`, what `embed` gives": f"{FROZEN}{read}",
         f"`{results['recipe']}`, the mean of its patches": FROZEN,
     }
@@ -157,12 +154,10 @@ def release_part(results: dict[str, Any]) -> str:
         lines.append(f"| {title} | {' | '.join(cells)} |")
     run = results["pretraining"]
     told = "; ".join(f"{one['dataset']}: {one['protocol']}" for one in benchmarks)
-    lines += [
-        "",
-        f"In brackets 95 % intervals. {told}. Pre-training: {run['clips']:,} clips in {run['seconds'] / 60:.0f}",
-    ]
-    lines[-1] += f" minutes on {run['hardware']}. {_measured_on(results)}."
-    return "\n".join(lines)
+    cost = f"{run['clips']:,} clips in {run['seconds'] / 60:.0f} minutes on {run['hardware']}"
+    return "\n".join(
+        [*lines, "", f"In brackets 95 % intervals. {told}. Pre-training: {cost}. {_measured_on(results)}."]
+    )
 
 
 def ablation_part(results: dict[str, Any], format_table: Callable[[dict[str, Any]], str]) -> str:
