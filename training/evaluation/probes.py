@@ -294,28 +294,33 @@ def probe_features(
     return row
 
 
-def clip_features(encoder: PreTrainedModel, batches: Batches, **options: Any) -> dict[str, np.ndarray]:
-    """All that a probe may read of a frozen encoder but its tokens, by what it is called in a row of results.
+def clip_features(
+    encoder: PreTrainedModel, batches: Batches, poolings: Sequence[str] = ("mean",), **options: Any
+) -> dict[str, np.ndarray]:
+    """What a probe may read of a frozen encoder but its tokens, by what it is called in a row of results.
 
     Args:
         encoder: Any `AutoModel` on spectrograms.
         batches: The data set, for the checkpoint's feature extractor.
+        poolings: Some of `POOLINGS`.
         options: `layers`, `batch_size` and `device` of `embed`.
 
     Returns:
-        By `read_out_name`, of the output, of each layer and of the one that the checkpoint's own `embed` reads, what
-        each pooling makes of a clip; where a model's tokens are no grid, the mean alone.
+        By `read_out_name`, what each pooling makes of the output and of each layer, and what the checkpoint's own
+        `embed` gives; where a model's tokens are no grid, means alone.
     """
     inputs = encoder, batches.feature_extractor, batches.spectrograms(range(len(batches.cache)))
     if not has_token_grid(encoder):
         return {read_out_name(layer, "mean"): vectors for layer, vectors in embed(*inputs, **options).items()}
     config, layers = encoder.config, options.pop("layers", ())
     own = [] if config.embedding_layer in (None, *layers) else [config.embedding_layer]
+    wanted = {(layer, pooling) for layer in (None, *layers) for pooling in poolings}
+    wanted.add((config.embedding_layer, config.embedding_pooling))
     features: dict[str, np.ndarray] = {}
     for layer, rows in embed(*inputs, layers=[*layers, *own], pooling="mel_std", **options).items():
         means, _ = np.split(rows, 2, axis=1)
         found = {"mean": means.reshape(len(rows), -1, config.hidden_size).mean(axis=1), "mel": means, "mel_std": rows}
-        features |= {read_out_name(layer, pooling): found[pooling] for pooling in READ_AS}
+        features |= {read_out_name(layer, kind): found[kind] for kind in READ_AS if (layer, kind) in wanted}
     return features
 
 
@@ -336,10 +341,10 @@ def probe_encoder(
         model: Any `AutoModel` on spectrograms.
         batches: The data set, for the checkpoint's feature extractor.
         probes: One or several. `"linear"` and `"neighbours"` read the mean over a clip and, where a model's tokens
-            are a grid, the means over time of the mel rows apart, without and with their deviations (of the log-mel,
-            mean and deviation); `"attentive"` reads the tokens (of the log-mel, the frames). Rows of all but the
-            first say whose they are.
-        layers: Layers of both encoders to probe as well, numbered as in `embed`.
+            are a grid, the means over time of the mel rows apart, and what the checkpoint's own `embed` gives (of the
+            log-mel, mean and deviation); `"attentive"` reads the tokens (of the log-mel, the frames). Rows of all but
+            the first say whose they are.
+        layers: Layers of both encoders to probe as well, numbered as in `embed`, by every pooling.
         batch_size: Clips at a time in the encoders.
         device: Where the encoders and the attentive probe run; the other probes run on the CPU.
         seed: Of the random encoder's weights.
@@ -365,7 +370,7 @@ def probe_encoder(
 
     def of_encoder(encoder: PreTrainedModel, reads_tokens: bool) -> dict[str, Any]:
         if not reads_tokens:
-            return clip_features(encoder, batches, **options)
+            return clip_features(encoder, batches, tuple(READ_AS) if layers else ("mean", "mel"), **options)
         inputs = encoder, batches.feature_extractor, batches.spectrograms(clips)
         return {read_out_name(layer, "mean"): tokens for layer, tokens in embed_tokens(*inputs, **options).items()}
 

@@ -48,7 +48,10 @@ def choose_dtype_of(run_folder: Path, data_dirs: Sequence[str | Path]) -> dict[s
 
 
 def probe_scores(encoder: PreTrainedModel, batches: Batches) -> dict[str, float]:
-    """Scores of the linear probe, means over the rounds, by data set and what it reads: see `clip_features`."""
+    """Scores of the linear probe, means over the rounds, by data set and what it reads.
+
+    That is the mean of a clip's tokens, and what the checkpoint's own `embed` gives.
+    """
     rounds = rounds_of(batches.cache)
     return {
         f"{batches.cache.dataset_name}{name}": float(
