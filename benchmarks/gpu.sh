@@ -16,8 +16,9 @@
 #   python training/feature_cache.py CHECKPOINT ESC-10 esc10.safetensors --clip_seconds null
 # Or folders of recordings. Fine-tuning takes clips of a file as long as they are, and of a folder as `fast` wants them.
 #
-# Needs torch, transformers, accelerate, numpy, PyYAML, filelock, jsonargparse and docstring-parser, no network; probes
-# and fine-tuning also scikit-learn, SciPy and threadpoolctl, folders datasets and soundfile. Bring what is missing:
+# Needs setuptools, torch, transformers, accelerate, numpy, PyYAML, filelock, jsonargparse and docstring-parser, and no
+# network; probes and fine-tuning also scikit-learn, SciPy, threadpoolctl and matplotlib; folders of recordings datasets,
+# soundfile and torchaudio. Bring what is missing:
 #   python -m pip install --no-deps --target site jsonargparse docstring-parser     # elsewhere, for that machine
 #   PYTHONPATH=site COMMIT=$(git rev-parse --short=12 HEAD) benchmarks/gpu.sh ...   # COMMIT for a copy without .git
 #
@@ -51,9 +52,8 @@ fi
 export COMMIT=${COMMIT:-}
 
 if ! "$python" -c 'import importlib.util, sys; sys.exit(importlib.util.find_spec("audiopg") is None)'; then
-  # A bare machine: install this checkout beside the results, without network and without its dependencies.
-  "$python" -m pip install --quiet --no-deps --no-index --no-build-isolation --upgrade --target "$out.run/site" "$root" ||
-    exit 1
+  # A bare machine: put the package together beside what it runs, by setuptools alone.
+  (cd "$root" && "$python" setup.py --quiet build_py --force --build-lib "$out.run/site") || exit 1
   export PYTHONPATH="$out.run/site${PYTHONPATH:+:$PYTHONPATH}"
 fi
 

@@ -23,7 +23,7 @@ def format_summary(output: Path, steps: Sequence[str]) -> str:
             lines.append(f"{step:<12}{name:<62}" + ", ".join(f"{label} {value}" for label, value in row.items()))
         lines.append(f"{step:<12}{'on':<62}{report['hardware']}, commit {report['commit']}")
     sizes = [path.stat().st_size for path in output.rglob("*") if path.is_file()]
-    lines.append(f"{len(sizes)} files" + f", the largest of {max(sizes) / 1e6:.1f} MB" * bool(sizes))
+    lines.append(f"files: {len(sizes)}, the largest of {max(sizes, default=0) / 1e6:.1f} MB")
     return "\n".join(lines)
 
 

@@ -66,7 +66,12 @@ def test_a_report_says_where_how_and_from_what_it_was_measured(trained):
     table = format_summary(trained, ["speed", "base"])
     assert re.search(r"^speed +not measured$", table, re.MULTILINE)
     assert re.search(r"^base +run +finished True, steps 4, clips 32, loss ", table, re.MULTILINE)
-    assert table.endswith(f"1 files, the largest of {(trained / 'base.json').stat().st_size / 1e6:.1f} MB")
+    assert table.endswith(f"files: 1, the largest of {(trained / 'base.json').stat().st_size / 1e6:.1f} MB")
+
+
+def test_where_nothing_was_measured_the_table_says_so(tmp_path):
+    assert format_summary(tmp_path, []) == "files: 0, the largest of 0.0 MB"
+    assert format_summary(tmp_path, ["small"]).splitlines()[1].split() == ["small", "not", "measured"]
 
 
 def test_a_copy_without_history_is_told_its_commit(monkeypatch, tmp_path):
