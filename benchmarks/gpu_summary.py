@@ -1,28 +1,29 @@
-"""What the parts of `benchmarks/gpu.sh` have measured so far, a line each. Needs Python alone.
+"""What steps of `benchmarks/gpu.sh` have measured so far, a line each, and what is brought home. Needs Python alone.
 
-python benchmarks/gpu_summary.py OUT_DIR
+python benchmarks/gpu_summary.py OUT_DIR [STEP ...]
 """
 
 import argparse
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
-PARTS = ("synthesis", "model", "comparisons", "base", "doubles")
 
-
-def format_summary(output: Path) -> str:
-    """A table of every measurement in the parts' JSON files; parts without one are "not measured"."""
-    lines = [f"{'part':<13}{'what':<44}result"]
-    for part in PARTS:
-        path = output / f"{part}.json"
+def format_summary(output: Path, steps: Sequence[str]) -> str:
+    """A table of every measurement of the steps; those without a file are "not measured". Then the files."""
+    lines = [f"{'step':<12}{'what':<62}result"] if steps else []
+    for step in steps:
+        path = output / f"{step}.json"
         if not path.is_file():
-            lines.append(f"{part:<13}not measured")
+            lines.append(f"{step:<12}not measured")
             continue
         report = json.loads(path.read_text(encoding="utf-8"))
         for name, row in report["rows"].items():
-            lines.append(f"{part:<13}{name:<44}" + ", ".join(f"{label} {value}" for label, value in row.items()))
-        lines.append(f"{part:<13}{'on':<44}{report['hardware']}, commit {report['commit']}")
+            lines.append(f"{step:<12}{name:<62}" + ", ".join(f"{label} {value}" for label, value in row.items()))
+        lines.append(f"{step:<12}{'on':<62}{report['hardware']}, commit {report['commit']}")
+    sizes = [path.stat().st_size for path in output.rglob("*") if path.is_file()]
+    lines.append(f"files: {len(sizes)}, the largest of {max(sizes, default=0) / 1e6:.1f} MB")
     return "\n".join(lines)
 
 
@@ -32,7 +33,9 @@ def main(arguments: list[str] | None = None) -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     parser.add_argument("output", type=Path)
-    sys.stdout.write(format_summary(parser.parse_args(arguments).output) + "\n")
+    parser.add_argument("steps", nargs="*")
+    known = parser.parse_args(arguments)
+    sys.stdout.write(format_summary(known.output, known.steps) + "\n")
 
 
 if __name__ == "__main__":

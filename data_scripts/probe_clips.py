@@ -6,6 +6,7 @@ from types import MappingProxyType
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 from tqdm import tqdm
 
@@ -152,7 +153,11 @@ def _values(factor: Factor, parameters: Parameters, level_db: Tensor) -> np.ndar
 
 
 def _clips(
-    parameters_of: Callable[[range], Parameters], names: list[str], num_clips: int, description: str
+    parameters_of: Callable[[range], Parameters],
+    names: list[str],
+    num_clips: int,
+    description: str,
+    device: torch.device | str = "cpu",
 ) -> FactorClips:
     """Render clips in batches, and read off their factors."""
     waveforms: list[np.ndarray] = []
@@ -160,11 +165,11 @@ def _clips(
     starts = tqdm(range(0, num_clips, _BATCH), desc=description, unit="batch", leave=False, disable=None)
     for start in starts:
         parameters = parameters_of(range(start, min(start + _BATCH, num_clips)))
-        signal, noise = render_components(parameters)
-        level_db = signal_to_noise_ratio(signal, noise)
+        signal, noise = render_components(parameters, device)
+        level_db = signal_to_noise_ratio(signal, noise).cpu()
         for name in names:
             columns[name].append(_values(FACTORS[name], parameters, level_db))
-        waveforms.append(peak_normalise(signal + noise).numpy())
+        waveforms.append(peak_normalise(signal + noise).cpu().numpy())
     factors = {name: np.concatenate(values) for name, values in columns.items()}
     return FactorClips(np.concatenate(waveforms), parameters.preset.sampling_rate, factors)
 
@@ -189,7 +194,14 @@ def factor_clips(preset: str | Preset, num_clips: int, seed: int = PROBE_SEED) -
     return replace(clips, factors={name: clips.factors[name] for name in ("frequency", "level", "onset")})
 
 
-def probe_clips(preset: str | Preset, probe_set: str, num_clips: int, seed: int = PROBE_SEED) -> FactorClips:
+def probe_clips(
+    preset: str | Preset,
+    probe_set: str,
+    num_clips: int,
+    seed: int = PROBE_SEED,
+    *,
+    device: torch.device | str = "cpu",
+) -> FactorClips:
     """Clips `0 ... num_clips - 1` of a stream, narrowed to one of `PROBE_SETS`, everything else being sampled.
 
     Args:
@@ -197,6 +209,7 @@ def probe_clips(preset: str | Preset, probe_set: str, num_clips: int, seed: int 
         probe_set: A name out of `PROBE_SETS`.
         num_clips: How many.
         seed: Which stream.
+        device: Where to render.
 
     Returns:
         The clips and all factors that are read from this set.
@@ -211,7 +224,7 @@ def probe_clips(preset: str | Preset, probe_set: str, num_clips: int, seed: int 
     """
     narrowed = probe_preset(preset, probe_set)
     names = [name for name, factor in FACTORS.items() if factor.probe_set == probe_set]
-    return _clips(lambda indices: draw(narrowed, seed, indices), names, num_clips, probe_set)
+    return _clips(lambda indices: draw(narrowed, seed, indices), names, num_clips, probe_set, device)
 
 
 def held_clips(preset: str | Preset, name: str, num_clips: int, seed: int = PROBE_SEED) -> FactorClips:
