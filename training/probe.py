@@ -2,11 +2,11 @@
 
     python training/probe.py CHECKPOINT --data_dir FOLDER [--probe linear neighbours attentive] [--layers all|0 4 ...]
 
-compares three kinds of features on labelled recordings, whatever `training/finetune.py` takes: the log-mel itself, a
-random encoder of the same architecture, and the pre-trained one; of the encoders the mean of a clip's tokens, their mel
-rows kept apart, and what `embed` gives. With `--layers`, of these layers and of the output the mean, the rows, and the
-rows with their deviations over time: what `embed` of a model should read is chosen so with `--spare_test`, and confirmed
-without. CHECKPOINT is any `AutoModel` on spectrograms: AudioPG, AST.
+compares three kinds of features on labelled recordings, whatever `training/finetune.py` takes: the log-mel itself,
+a random encoder of the same architecture, and the pre-trained one; of the encoders the mean of a clip's tokens, their
+mel rows kept apart, and what `embed` gives. With `--layers`, of these layers and of the output the mean, the rows, and
+the rows with their deviations over time: what `embed` of a model should read is chosen so with `--spare_test`, and
+confirmed without. CHECKPOINT is any `AutoModel` on spectrograms: AudioPG, AST.
 """
 
 import argparse
