@@ -276,9 +276,9 @@ def probe_features(
         device: As for `probe_round`.
 
     Returns:
-        As from `row_of`, and `settings`, as chosen in each round. Of a single round whose clips have one label each,
-        `low` and `high` are those of `bootstrap_interval`; where the classes are pitches, `chroma` has the chroma
-        accuracy of each round.
+        As from `row_of`, and `settings`, as chosen in each round. Where clips have one label each, `right` has a `1`
+        or a `0` for every tested clip, round after round; of a single round, `low` and `high` are those of
+        `bootstrap_interval`; where the classes are pitches, `chroma` has the chroma accuracy of each round.
     """
     found = [probe_round(PROBES[name], features, cache, one, device) for one in rounds]
     row = {**row_of([tested.score for tested in found]), "settings": [tested.setting for tested in found]}
@@ -286,6 +286,7 @@ def probe_features(
         return row
     labels, pitches = cache.labels.numpy(), pitches_of(cache.class_names)
     pairs = [(tested.logits.argmax(axis=1), labels[one.test]) for tested, one in zip(found, rounds, strict=True)]
+    row["right"] = "".join(str(int(right)) for predicted, true in pairs for right in predicted == true)
     if len(pairs) == 1:
         [(predicted, true)] = pairs
         row["low"], row["high"] = bootstrap_interval(predicted == true)

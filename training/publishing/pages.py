@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from audiopg.training.evaluation.results import FROZEN, LOG_MEL, RANDOM_ENCODER, format_results
+from audiopg.training.evaluation.scores import paired_interval
 from audiopg.training.publishing.cards import benchmarks_of, probe_report
 
 ROOT = Path(__file__).parents[2]
@@ -152,12 +153,25 @@ def release_part(results: dict[str, Any]) -> str:
         found = [one["results"][name] for one in benchmarks]
         cells = [f"{100 * row['mean']:.1f} ({100 * row['low']:.1f} to {100 * row['high']:.1f})" for row in found]
         lines.append(f"| {title} | {' | '.join(cells)} |")
+    compared = []
+    for one in benchmarks:
+        found = one["results"]
+        above = [
+            "{:+.1f} ({:+.1f} to {:+.1f})".format(
+                *(100 * value for value in paired_interval(found[f"{FROZEN}{read}"]["right"], found[name]["right"]))
+            )
+            for name in list(rows.values())[:2]
+        ]
+        compared.append(f"{one['dataset']} {above[0]} and {above[1]}")
+    lines += ["", f"Points above the log-mel, and above random weights, clip by clip: {'; '.join(compared)}."]
     run = results["pretraining"]
     told = "; ".join(f"{one['dataset']}: {one['protocol']}" for one in benchmarks)
-    cost = f"{run['clips']:,} clips in {run['seconds'] / 60:.0f} minutes on {run['hardware']}"
-    return "\n".join(
-        [*lines, "", f"In brackets 95 % intervals. {told}. Pre-training: {cost}. {_measured_on(results)}."]
-    )
+    lines += [
+        "",
+        f"In brackets 95 % intervals, of folds or of clips drawn again. {told}. Pre-training: {run['clips']:,} ",
+    ]
+    lines[-1] += f"clips in {run['seconds'] / 60:.0f} minutes on {run['hardware']}. {_measured_on(results)}."
+    return "\n".join(lines)
 
 
 def ablation_part(results: dict[str, Any], format_table: Callable[[dict[str, Any]], str]) -> str:

@@ -159,6 +159,8 @@ def test_a_release_stands_beside_what_needs_no_pre_training(house, monkeypatch):
     encoders = ("random encoder (seed 3)", "pre-trained encoder")
     names = ("log-mel mean and deviation", *(f"{name}{how}" for name in encoders for how in ("", read)))
     rows = {name: row_of([0.5 + 0.1 * number, 0.6 + 0.1 * number]) for number, name in enumerate(names)}
+    for number, row in enumerate(rows.values()):
+        row["right"] = "1" * (50 + 10 * number) + "0" * (50 - 10 * number)
     sets = [{**RESULTS["benchmark"], "dataset": name, "results": rows, "seed": 3} for name in ("ESC-10", "Words")]
     run = {**RESULTS["pretraining"], "hardware": "a computer"}
     results = {**RESULTS, "recipe": "audiopg-tiny", "benchmarks": sets, "read": read, "pretraining": run}
@@ -170,3 +172,4 @@ def test_a_release_stands_beside_what_needs_no_pre_training(house, monkeypatch):
     assert lines[1] == "| linear probe of frozen features | ESC-10, accuracy in % | Words, accuracy in % |"
     assert [line.split("|")[2].split()[0] for line in lines[3:7]] == ["55.0", "75.0", "95.0", "85.0"]
     assert lines[5].startswith("| `audiopg-tiny`, what `embed` gives |")
+    assert "clip by clip: ESC-10 +40.0 (+30.0 to +50.0) and +20.0 (+12.0 to +28.0); Words +40.0" in lines[8]
