@@ -57,17 +57,11 @@ PACE = {True: {"rounds": 3, "steps_per_round": 3}, False: {"rounds": 1, "steps_p
 BESIDE_TRAINING = 40.0
 """Seconds of a pre-training's time that are not for its steps: imports, statistics, the last checkpoint."""
 
-RUNS: dict[str, dict[str, Any]] = {
-    "base": {"precision": "bf16", "milestones": []},
-    "small": {
-        "name": "audiopg-small-factors",
-        "description": "ViT-S/16, which redraws clips and names what the synthesizer drew.",
-        "objective": "factor_heads",
-        "precision": "bf16",
-        "milestones": [],
-    },
-}
-"""Recipes that are run, and what is changed in them: milestones would stay on the machine."""
+RUNS = {"base": "base", "small": "audiopg_small"}
+"""Pre-trainings and their recipes."""
+
+CHANGES: dict[str, Any] = {"precision": "bf16", "milestones": []}
+"""What is changed in them: milestones would stay on the machine."""
 
 TOY = {
     "size": "tiny",
@@ -151,8 +145,8 @@ def run_pretraining(report: Report, device: torch.device, seconds: str, *, name:
     limit = float(seconds)
     if not (math.isfinite(limit) and limit > 0):
         raise ValueError(f"SECONDS are above 0, got {seconds!r}.")
-    changes = {**RUNS[name], "max_minutes": max(limit - BESIDE_TRAINING, limit / 2) / 60}
-    recipe = load_recipe(PretrainingRecipe, name, changes if device.type == "cuda" else {**changes, **TOY})
+    changes = {**CHANGES, "max_minutes": max(limit - BESIDE_TRAINING, limit / 2) / 60}
+    recipe = load_recipe(PretrainingRecipe, RUNS[name], changes if device.type == "cuda" else {**changes, **TOY})
     facts = pretrain(recipe, report.state / name)
     kept = ("finished", "steps", "clips", "loss", "seconds", "clips_per_second", "share_of_peak", "precision")
     report.add("run", {name: facts[name] for name in kept}, log=read_metrics(report.state / name))

@@ -5,7 +5,7 @@
 #                                                 DATA (60 s), fine-tuning on the first DATA beside scratch (90 s)
 #   benchmarks/gpu.sh OUT_DIR weights RUN [FROM]  encoder of base or small in bf16: files FROM, FROM + 1, ... as many as
 #                                                 a call brings home; it says which come next
-#   benchmarks/gpu.sh OUT_DIR small SECONDS       small, which redraws and names factors, for so long; then its weights
+#   benchmarks/gpu.sh OUT_DIR small SECONDS       the recipe audiopg_small for so long; then its weights
 #
 # A call leaves at most 8 files below 15 MB in OUT_DIR, which may be emptied before the next; what the machine keeps is
 # in OUT_DIR.run. A step that is cut off keeps what it has, the next ones still run, a table comes last, and the same
