@@ -297,6 +297,11 @@ class AudioPGConfig(PortableConfig):
         return vectors[pooling] * self.hidden_size
 
     @property
+    def projection_dim(self) -> int:
+        """Width of what `embed` gives, by the name under which sentence-transformers looks for it."""
+        return self.pooled_size(self.embedding_pooling)
+
+    @property
     def num_mel_patches(self) -> int:
         """Patches along mel."""
         return self.num_mel_bins // self.patch_size

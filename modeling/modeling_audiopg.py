@@ -43,6 +43,7 @@ from .embedding_audiopg import (
     frame_embeddings,
     pool_mel_patches,
     pool_moments,
+    spectrogram_embeddings,
 )
 from .feature_extraction_audiopg import ArrayLike, AudioPGFeatureExtractor
 from .losses_audiopg import classification_loss, reconstruction_loss
@@ -537,6 +538,34 @@ class AudioPGModel(AudioPGPreTrainedModel):
         pooling = options.get("pooling") or self.config.embedding_pooling
         recordings = self._embed(waveforms, feature_extractor, **options)
         return torch.stack([pool_moments(frames.embeddings, pooling) for frames in recordings])
+
+    def embed_spectrograms(self, input_values: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+        """What `embed` gives of recordings whose log-mel is there already: SentenceTransformer asks for it.
+
+        Args:
+            input_values: As from `AudioPGFeatureExtractor`, of any length: longer ones are cut into windows.
+            attention_mask: As from there.
+
+        Returns:
+            As from `embed`, with the default options; unlike there, gradients go through.
+
+        Raises:
+            ValueError: as `forward`.
+
+        Example:
+            >>> model = AudioPGModel(AudioPGConfig.of_size("tiny")).eval()
+            >>> model.embed_spectrograms(torch.randn(2, 2000, 128)).shape
+            torch.Size([2, 192])
+        """
+        frames = input_values.shape[1]
+        lengths = [frames] * len(input_values) if attention_mask is None else attention_mask.sum(dim=1).tolist()
+        recordings = spectrogram_embeddings(
+            self.time_patch_embeddings,
+            [values[:length] for values, length in zip(input_values, lengths, strict=True)],
+            device=self.device,
+            patch_size=self.config.patch_shape[0],
+        )
+        return torch.stack([pool_moments(moments, self.config.embedding_pooling) for moments in recordings])
 
     def embed_frames(
         self,

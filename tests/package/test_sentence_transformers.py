@@ -12,15 +12,17 @@ SMALL = {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2, "i
 
 
 @pytest.mark.parametrize("head", [AudioPGForPreTraining, AudioPGForAudioClassification])
-def test_alone_batched_and_reloaded_clips_give_the_pooler_output(head, tmp_path):
+@pytest.mark.parametrize("read", [{}, {"embedding_pooling": "mel_std", "embedding_layer": 1}])
+def test_alone_batched_and_reloaded_clips_give_what_embed_gives(head, read, tmp_path):
     torch.manual_seed(0)
-    model, extractor = head(AudioPGConfig(**SMALL, decoder_num_hidden_layers=1)).eval(), AudioPGFeatureExtractor()
+    config = AudioPGConfig(**SMALL, decoder_num_hidden_layers=1, **read)
+    model, extractor = head(config).eval(), AudioPGFeatureExtractor()
     write_hub_folder(model, extractor, tmp_path / "folder")
     rng = np.random.default_rng(0)
-    clips = [rng.uniform(-0.5, 0.5, length).astype(np.float32) for length in (400, 16000, 50000)]
-    with torch.no_grad():
-        expected = [model.audiopg(**extractor(clip, sampling_rate=16000)).pooler_output[0].numpy() for clip in clips]
+    clips = [rng.uniform(-0.5, 0.5, length).astype(np.float32) for length in (400, 16000, 400_000)]
+    expected = model.audiopg.embed(clips, extractor).numpy()
     embedder = SentenceTransformer(str(tmp_path / "folder"), device="cpu")
+    assert embedder.get_embedding_dimension() == expected.shape[1]
     np.testing.assert_allclose(embedder.encode(clips), expected, atol=1e-6)
     for clip, embedding in zip(clips, expected, strict=True):
         np.testing.assert_allclose(embedder.encode([clip])[0], embedding, atol=1e-6)

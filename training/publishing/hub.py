@@ -16,15 +16,8 @@ from audiopg.modeling.modeling_audiopg import AudioPGPreTrainedModel
 from audiopg.modeling.modeling_doppelganger import DoppelgangerModel
 from audiopg.training.runs.files import PARTIAL, written_aside
 
-SENTENCE_TRANSFORMERS = {
-    "modules.json": [{"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"}],
-    "sentence_bert_config.json": {
-        "transformer_task": "feature-extraction",
-        "modality_config": {"audio": {"method": "forward", "method_output_name": "pooler_output"}},
-        "module_output_name": "sentence_embedding",
-    },
-}
-"""What `SentenceTransformer(folder)` reads; without it, it takes the mean over class token and padding as well."""
+MODULES = [{"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"}]
+"""Of `SentenceTransformer(folder)`: the model alone. Its own pooling would take class token and padding as well."""
 
 DTYPES = ("float32", "bfloat16", "float16")
 """What weights may be stored in."""
@@ -110,7 +103,8 @@ def write_hub_folder(
     contents = {**(beside or {})}
     if is_ours(model):
         contents |= {
-            name: (json.dumps(found, indent=2) + "\n").encode() for name, found in SENTENCE_TRANSFORMERS.items()
+            name: (json.dumps(found, indent=2) + "\n").encode()
+            for name, found in _sentence_transformers(model).items()
         }
     folder.parent.mkdir(parents=True, exist_ok=True)
     stored = None if dtype is None else stored_weights(model, dtype)
@@ -122,6 +116,19 @@ def write_hub_folder(
             (partial / name).write_bytes(content)
         if card is not None:
             card.save(partial / "README.md")
+
+
+def _sentence_transformers(model: PreTrainedModel) -> dict[str, Any]:
+    """What `SentenceTransformer(folder)` reads, by file: how to get what `embed` gives."""
+    whole = {"method": "forward", "method_output_name": "pooler_output"}  # of a `DoppelgangerModel`: its windows' mean
+    if isinstance(model, AudioPGPreTrainedModel):
+        whole = {"method": "embed_spectrograms", "method_output_name": None}
+    config = {
+        "transformer_task": "feature-extraction",
+        "modality_config": {"audio": whole},
+        "module_output_name": "sentence_embedding",
+    }
+    return {"modules.json": MODULES, "sentence_bert_config.json": config}
 
 
 def _refuse_to_lose(folder: Path) -> None:
