@@ -187,7 +187,7 @@ def claim(folder: Path, recipe: Any, begun_with: Mapping[str, Any]) -> str:
     if changed:
         listed = "\n  ".join(changed)
         raise ValueError(f"{folder} holds a run of another recipe; choose another --output_dir.\n  {listed}")
-    if beside.exists():  # what may change is from now on as it is asked for
+    if beside.exists() and plain(theirs) != plain(recipe):  # what may change is from now on as it is asked for
         write_atomically(path, yaml.safe_dump(plain(recipe), sort_keys=False))
     return name_of(folder, theirs)
 

@@ -124,7 +124,7 @@ def test_a_release_that_is_too_large_leaves_the_older_one(made, monkeypatch, cap
     [
         (["audiopg-tiny"], "Probes choose what weights are stored in: give --data_dir, or name a type (--dtype)"),
         (["audiopg-base"], "The name of a release has one of the words tiny, small, between hyphens"),
-        (["audiopg-small"], "A recipe is a YAML file or one of"),
+        (["audiopg-tiny-wide"], "A recipe is a YAML file or one of"),
         (["doppelgangers-tiny", "--dtype", "float16"], "draws clips of a preset, and doppelgangers-tiny has none"),
         (["audiopg-tiny", "--data_dir", "nowhere"], "nowhere"),
         (["audiopg-tiny", "--num_clip", "3", "--dtype", "float16"], "did you mean 'num_clips'?"),
