@@ -20,6 +20,7 @@ from audiopg.training.objectives.pretraining import pretrain
 from audiopg.training.runs.metrics_log import read_metrics
 
 
+@pytest.mark.slow
 def test_four_processes_start_one_run_measure_once_and_see_the_clips_of_one(tmp_path, toy_run):
     done = torchrun(4, door.__file__, toy_run / "recipe.yaml", "--output_dir", tmp_path / "run")
     assert done.returncode == 0, done.stderr[-3000:]

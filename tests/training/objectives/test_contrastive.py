@@ -82,7 +82,9 @@ def test_synchronised_batch_norm_keeps_weights_and_is_pytorch_s_in_one_process()
     assert all(torch.equal(value, plain.state_dict()[name]) for name, value in ours.state_dict().items())
 
 
-@pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-5), ("bf16", 3e-2)])
+@pytest.mark.parametrize(
+    ("precision", "tolerance"), [("fp32", 1e-5), pytest.param("bf16", 3e-2, marks=pytest.mark.slow)]
+)
 def test_two_processes_have_the_losses_gradients_and_statistics_of_one(tmp_path, precision, tolerance):
     script = tmp_path / "processes.py"
     script.write_text(IN_TWO_PROCESSES)

@@ -155,6 +155,7 @@ def test_parts_of_a_step_add_up_to_the_step(kind, tmp_path, image_recipe, runs):
     np.testing.assert_allclose(mine, theirs, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_two_processes_train_as_one_does(tmp_path, image_recipe, runs):
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(plain(image_recipe())))
     done = torchrun(2, "training/pretrain.py", tmp_path / "recipe.yaml", "--output_dir", tmp_path / "run")
