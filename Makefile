@@ -36,9 +36,11 @@ lint: $(VENV)/.installed  ## style
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-types: $(VENV)/.installed  ## type check of a plain install: checkers cannot follow an editable one
+# Type check of a plain install, since checkers cannot follow an editable one; from elsewhere, since they would take the folder
+# datasets/ for the library.
+types: $(VENV)/.installed  ## type check
 	rm -rf $(VENV)/types && $(BIN)/python -m pip install --quiet --no-deps --target $(VENV)/types . && rm -rf build
-	MYPYPATH=$(VENV)/types $(BIN)/mypy
+	cd $(VENV) && MYPYPATH=types $(abspath $(BIN))/mypy --config-file $(CURDIR)/pyproject.toml
 
 reproduce: $(VENV)/.installed  ## every published row, with its command and what it costs
 	$(BIN)/python training/pretrain.py --list

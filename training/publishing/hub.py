@@ -120,12 +120,14 @@ def write_hub_folder(
 
 def _sentence_transformers(model: PreTrainedModel) -> dict[str, Any]:
     """What `SentenceTransformer(folder)` reads, by file: how to get what `embed` gives."""
-    whole = {"method": "forward", "method_output_name": "pooler_output"}  # of a `DoppelgangerModel`: its windows' mean
+    # Of a `DoppelgangerModel` the mean of windows is both.
+    output: str | None
+    method, output = "forward", "pooler_output"
     if isinstance(model, AudioPGPreTrainedModel):
-        whole = {"method": "embed_spectrograms", "method_output_name": None}
+        method, output = "embed_spectrograms", None
     config = {
         "transformer_task": "feature-extraction",
-        "modality_config": {"audio": whole},
+        "modality_config": {"audio": {"method": method, "method_output_name": output}},
         "module_output_name": "sentence_embedding",
     }
     return {"modules.json": MODULES, "sentence_bert_config.json": config}
