@@ -109,7 +109,7 @@ def test_the_pipeline_embeds_files_of_any_length_and_says_when(model, extractor,
     [directly] = model.embed_frames(long, extractor)
     np.testing.assert_allclose(frames["embeddings"], directly.embeddings, atol=1e-5)
     np.testing.assert_allclose(frames["times"], directly.times)
-    with pytest.raises(ValueError, match="no rows along mel, got 'mel'"):
+    with pytest.raises(ValueError, match="no rows along mel, and `layer` None, got 'mel'"):
         embed(CLIPS[0], pooling="mel")
 
 

@@ -157,7 +157,8 @@ def test_the_card_says_how_it_was_made_and_what_was_measured(exported, toy_run):
         assert str(fact) in card
     assert "preset `reference` with `duration=0.64`, seed 0" in card
     assert "| frequency | 0.875 | 0.125 |" in card
-    assert "linear probe on the frozen embedding; Official folds:\n\n| ESC-10, linear probe, accuracy in %" in card
+    assert 'linear probe on the frozen encoder; `embed` gives what the row "pre-trained encoder" reads.' in card
+    assert "reads. Official folds:\n\n| ESC-10, linear probe, accuracy in %" in card
     assert "| pre-trained encoder | 71.88 | 2.65 | 48.1 to 95.7 | 70.0 73.8 |" in card
     assert "real audio | none" in card
     assert "{{" not in card
