@@ -39,7 +39,9 @@ def test_every_recipe_describes_a_model_and_clips_that_can_be_made(path: Path):
     recipe, values = load_recipe(PretrainingRecipe, path), yaml.safe_load(path.read_text(encoding="utf-8"))
     of_images = {"num_channels": 3, "num_mel_bins": 224} if recipe.patterns else {}
     kind = DoppelgangerConfig if recipe.is_convolutional else AudioPGConfig
-    assert recipe.config.to_dict() == kind.of_size(recipe.size, **of_images, **values.get("model", {})).to_dict()
+    read = {f"embedding_{name}": value for name, value in values.get("embedding", {}).items()}
+    expected = kind.of_size(recipe.size, **of_images, **read, **values.get("model", {}))
+    assert recipe.config.to_dict() == expected.to_dict()
     if recipe.recordings:
         assert recipe.recordings.duration == 10.24
     elif recipe.patterns:
