@@ -166,12 +166,10 @@ def release_part(results: dict[str, Any]) -> str:
     lines += ["", f"Points above the log-mel, and above random weights, clip by clip: {'; '.join(compared)}."]
     run = results["pretraining"]
     told = "; ".join(f"{one['dataset']}: {one['protocol']}" for one in benchmarks)
-    lines += [
-        "",
-        f"In brackets 95 % intervals, of folds or of clips drawn again. {told}. Pre-training: {run['clips']:,} ",
-    ]
-    lines[-1] += f"clips in {run['seconds'] / 60:.0f} minutes on {run['hardware']}. {_measured_on(results)}."
-    return "\n".join(lines)
+    where = f"{run['hardware']} in {run.get('processes', 1)} processes"
+    cost = f"{run['clips']:,} clips in {run['seconds'] / 60:.0f} minutes on {where}"
+    lines += ["", f"In brackets 95 % intervals, of folds or of clips drawn again. {told}."]
+    return "\n".join([*lines, "", f"Pre-training: {cost}. {_measured_on(results)}."])
 
 
 def ablation_part(results: dict[str, Any], format_table: Callable[[dict[str, Any]], str]) -> str:
