@@ -172,15 +172,15 @@ def measure_probes(report: Report, device: torch.device, *data: str) -> None:
     from threadpoolctl import threadpool_limits
 
     from audiopg.training.evaluation.factor_scores import decode_above_chance
-    from audiopg.training.evaluation.probes import LOG_MEL, clip_features, probe_features
+    from audiopg.training.evaluation.probes import clip_features, probe_features
     from audiopg.training.evaluation.protocols import rounds_of
-    from audiopg.training.evaluation.results import FROZEN
+    from audiopg.training.evaluation.results import FROZEN, LOG_MEL, RANDOM_ENCODER
 
     on_gpu = device.type == "cuda"
     if on_gpu:
         torch.set_float32_matmul_precision("high")  # TF32, which leaves an embedding three decimals
     trained, extractor = encoder_of(report, "base")
-    encoders = {FROZEN: trained, "random encoder": random_encoder(trained, seed=0)}
+    encoders = {FROZEN: trained, RANDOM_ENCODER: random_encoder(trained, seed=0)}
 
     def classes(name: str, features: Any, cache: FeatureCache) -> None:
         row = probe_features("linear", features, cache, rounds_of(cache))
@@ -199,7 +199,8 @@ def measure_probes(report: Report, device: torch.device, *data: str) -> None:
             with report.unless_missing(Path(one).stem):
                 cache = features_of(one, extractor)
                 for who, encoder in encoders.items():
-                    found = clip_features(encoder, Batches(cache, extractor), device=device, batch_size=64)
+                    inputs = encoder, Batches(cache, extractor), ("mean", "mel", "mel_std")
+                    found = clip_features(*inputs, device=device, batch_size=64)
                     jobs += [pool.submit(classes, f"{who}{read}", each, cache) for read, each in found.items()]
                 by_hand = log_mel_statistics(cache.clip_frames(clip) for clip in range(len(cache)))
                 jobs.append(pool.submit(classes, LOG_MEL, by_hand, cache))

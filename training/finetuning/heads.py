@@ -41,7 +41,7 @@ def check_head(model: Any, cache: FeatureCache) -> None:
         )
 
 
-def fit_head(model: Any, batches: Batches, one: Round, device: str) -> float:
+def fit_head(model: Any, batches: Batches, one: Round, device: str) -> None:
     """Set the head to the linear probe of the encoder, fitted on the training clips of a round.
 
     Its penalty is the one that is best within these clips, as for `training/probe.py`; test clips are not touched.
@@ -51,9 +51,6 @@ def fit_head(model: Any, batches: Batches, one: Round, device: str) -> float:
         batches: Of the data set.
         one: The round.
         device: Where to embed.
-
-    Returns:
-        The penalty's setting that was chosen.
     """
     cache, clips = batches.cache, sorted({*one.train, *one.validation})
     inputs = model.base_model, batches.feature_extractor, batches.spectrograms(clips)
@@ -67,7 +64,6 @@ def fit_head(model: Any, batches: Batches, one: Round, device: str) -> float:
     with torch.no_grad():
         model.classifier.weight.copy_(torch.from_numpy(weight))
         model.classifier.bias.copy_(torch.from_numpy(bias))
-    return setting
 
 
 def affine_of(predict: Any, width: int) -> tuple[np.ndarray, np.ndarray]:

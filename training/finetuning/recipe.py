@@ -21,8 +21,8 @@ class FinetuningRecipe:
         warmup_fraction: Share of the steps in which the rate rises from zero; it then falls to zero by a cosine.
         weight_decay: Of AdamW, on matrices.
         drop_path_rate: Stochastic depth of the last block, where the model has it.
-        pooling: What the classifier reads, where the model has a choice: `mean`, the mean of all tokens, or `mel`,
-            that of every row of patches along mel.
+        pooling: What the classifier reads, where the model has a choice: `mean`, the mean of all tokens; `mel`, that
+            of every row of patches along mel; `mel_std`, their standard deviations over time too.
         head: What the classifier starts from: `random`, or `linear`, a linear probe of the encoder as it is, which
             needs a model of ours; with 0 epochs that is all.
         clip_seconds: Clips are cropped in the middle or repeated to this length; None keeps them as they are.

@@ -1,6 +1,7 @@
 import json
 import os
 from contextlib import nullcontext
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -353,6 +354,26 @@ def test_several_probes_read_the_same_features_and_give_what_each_gives_alone(tm
     assert together["results"] == rows
     assert together["probe"] == "neighbours"
     assert "| pre-trained encoder, linear probe | " in format_results(together)
+
+
+def test_what_is_chosen_on_validation_clips_never_reads_the_test(model):
+    """Of either split there are as many answers as it has clips, and the splits differ in number."""
+    labels, parts = np.tile([0, 1], 20), ["train"] * 24 + ["validation"] * 10 + ["test"] * 6
+    levels = torch.from_numpy(2.0 * labels - 1).repeat_interleave(32)[:, None].half()
+    extractor = AudioPGFeatureExtractor()
+    cache = replace(
+        data_of(labels, parts),
+        front_end=front_end_of(extractor).settings,
+        frames=levels + 0.1 * torch.randn(40 * 32, 128, generator=torch.Generator().manual_seed(0)).half(),
+        lengths=torch.full((40,), 32),
+    )
+    spared, tested = (
+        probe_encoder(model, Batches(cache, extractor), spare_test=spare_test) for spare_test in (True, False)
+    )
+    assert {len(row["right"]) for row in spared["results"].values()} == {10}
+    assert {len(row["right"]) for row in tested["results"].values()} == {6}
+    assert spared["protocol"] == "trained on 24 clips, 10 validation clips read, none of the test"
+    assert tested["protocol"] == "trained on 24 clips, tested once on 6"
 
 
 def test_a_single_test_has_the_interval_of_a_bootstrap_over_its_clips():

@@ -16,6 +16,7 @@ from audiopg.training.evaluation.scores import (
     chroma_accuracy,
     macro_average_precision,
     mean_and_interval,
+    paired_interval,
     pitches_of,
     score,
 )
@@ -128,3 +129,20 @@ def test_chroma_forgives_octaves_alone():
 def test_classes_are_pitches_only_if_all_are():
     assert pitches_of(["MIDI 61", "MIDI 21"]).tolist() == [61, 21]
     assert pitches_of(["MIDI 61", "60"]) is None
+
+
+def test_a_paired_difference_has_the_interval_of_scipy_s_bootstrap_of_pairs():
+    rng = np.random.default_rng(0)
+    first = rng.random(400) < 0.8
+    second = np.where(rng.random(400) < 0.7, first, rng.random(400) < 0.6)
+    drawn = stats.bootstrap(
+        (first.astype(float), second.astype(float)),
+        lambda a, b, axis=-1: np.mean(a, axis=axis) - np.mean(b, axis=axis),
+        **{"paired": True, "method": "percentile", "vectorized": True, "rng": np.random.default_rng(1)},
+    ).confidence_interval
+    texts = ["".join(str(int(one)) for one in row) for row in (first, second)]
+    difference, low, high = paired_interval(*texts)
+    assert difference == pytest.approx(first.mean() - second.mean())
+    assert (low, high) == pytest.approx((drawn.low, drawn.high), abs=0.006)
+    with pytest.raises(ValueError, match="on the same clips, got 400 and 399"):
+        paired_interval(texts[0], texts[1][1:])
