@@ -165,7 +165,7 @@ def draw_loss(metrics: Sequence[Mapping[str, float]], path: Path, title: str) ->
         figure = Figure(figsize=(5, 3), layout="constrained")
         axis = figure.subplots()
         axis.plot([row["clips"] for row in metrics], [row["loss"] for row in metrics], color=WAVEFORM_COLOUR)
-        axis.set(xlabel="clips seen", ylabel="loss on masked patches")
+        axis.set(xlabel="clips seen", ylabel="loss")
         axis.set_title(title, loc="left")
         axis.grid(alpha=0.3)
         return save_figure(figure, path)
