@@ -33,8 +33,8 @@ faults: $(VENV)/.installed  ## kills, full disks, damaged files, two commands at
 	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python benchmarks/faults.py $(FAULTS_ARGUMENTS)
 
 lint: $(VENV)/.installed  ## style
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
+	$(BIN)/ruff check --no-cache .
+	$(BIN)/ruff format --no-cache --check .
 
 # Type check of a plain install, since checkers cannot follow an editable one; from elsewhere, since they would take the folder
 # datasets/ for the library.
