@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from datasets import Audio, load_dataset
 from transformers import AutoFeatureExtractor, AutoModel, AutoModelForAudioClassification
 
 from audiopg.data_scripts.audiopg_synthetic import decode
@@ -12,7 +13,6 @@ from audiopg.data_scripts.synthesis import PRESETS, draw, get_preset, render
 from audiopg.data_scripts.voices import ARCHITECTURES, get_voice
 from audiopg.training.objectives.sources import VoiceSource
 from audiopg.training.publishing.preview import MOST_MEGABYTES
-from datasets import Audio, load_dataset
 
 ROOT = Path(__file__).parents[2]
 PREVIEW = ROOT / "datasets/audiopg-preview"
