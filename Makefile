@@ -1,4 +1,4 @@
-# make demo | release | test | slow | faults | lint | types | reproduce | clean. Everything runs in an environment of its own, in $(VENV).
+# make demo | release | test | integration | slow | faults | lint | types | reproduce | clean. Everything runs in an environment of its own, in $(VENV).
 PYTHON ?= python3
 VENV ?= .venv
 OUTPUT ?= demo
@@ -6,7 +6,7 @@ BIN = $(VENV)/bin
 # Threads that wait by spinning cost a busy machine more than they compute.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: demo release test slow faults lint types reproduce clean
+.PHONY: demo release test integration slow faults lint types reproduce clean
 
 $(VENV)/.installed: setup.py pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12 ...")'
@@ -25,6 +25,13 @@ release: $(VENV)/.installed  ## NAME=audiopg-tiny DATA="ESC-10 ...": pre-train, 
 
 test: $(VENV)/.installed  ## the default test suite, offline
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -q
+
+$(VENV)/.integration: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[integration]'
+	touch $@
+
+integration: $(VENV)/.integration  ## the tests that run other people's programs: Ray, benchmark kits, Gradio, a browser
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -q -m integration
 
 slow: $(VENV)/.installed  ## the tests that take minutes
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -q -m slow

@@ -8,6 +8,15 @@ from setuptools import find_packages, setup
 HERE = Path(__file__).parent
 ROOMS = ("modeling", "data_scripts", "training", "model_cards")
 
+PLACES = {  # where people already are, an extra each
+    "onnx": ["onnx>=1.18", "onnxruntime>=1.20", "onnxscript>=0.5"],
+    "ray": ["ray[data]>=2.50"],
+    "search": ["faiss-cpu>=1.9"],
+    "kits": ["xares>=0.1.3", "mteb>=2.10"],
+    "space": ["gradio>=6.20"],
+    "docs": ["mkdocs-material>=9.6", "mkdocstrings[python]>=1.0"],
+}
+
 
 def version() -> str:
     source = (HERE / "src/audiopg/__init__.py").read_text(encoding="utf-8")
@@ -69,10 +78,13 @@ setup(
     extras_require={
         # Fragment shaders in GLSL, rendered by EGL: data_scripts/patterns/glsl.py.
         "shaders": ["moderngl>=5.10"],
+        **PLACES,
         "dev": [
-            *("pytest>=8", "pytest-timeout>=2.3", "ruff>=0.9", "mypy>=1.14", "pre-commit>=4"),
+            *("pytest>=8", "pytest-timeout>=2.3", "pytest-xdist>=3.6", "ruff>=0.9", "mypy>=1.14", "pre-commit>=4"),
             # Libraries that people use checkpoints with: the tests do so too.
-            *("onnx>=1.18", "onnxruntime>=1.20", "onnxscript>=0.5", "peft>=0.17", "sentence-transformers>=5.2"),
+            *(*PLACES["onnx"], "peft>=0.17", "sentence-transformers>=5.4"),
         ],
+        # What `make integration` runs beside `dev`; playwright drives the system's Chromium.
+        "integration": [*(p for name in PLACES if name != "onnx" for p in PLACES[name]), "playwright>=1.50", "uv>=0.9"],
     },
 )
