@@ -85,6 +85,10 @@ setup(
             *(*PLACES["onnx"], "peft>=0.17", "sentence-transformers>=5.4"),
         ],
         # What `make integration` runs beside `dev`; playwright drives the system's Chromium.
-        "integration": [*(p for name in PLACES if name != "onnx" for p in PLACES[name]), "playwright>=1.50", "uv>=0.9"],
+        "integration": [
+            *(p for name in PLACES if name != "onnx" for p in PLACES[name]),
+            "playwright>=1.50",
+            "uv>=0.9",
+        ],
     },
 )
