@@ -1,4 +1,4 @@
-# make demo | release | test | integration | slow | faults | lint | types | reproduce | clean. Everything runs in an environment of its own, in $(VENV).
+# make demo | release | code | test | integration | slow | faults | lint | types | reproduce | clean. Everything runs in an environment of its own, in $(VENV).
 PYTHON ?= python3
 VENV ?= .venv
 OUTPUT ?= demo
@@ -6,7 +6,7 @@ BIN = $(VENV)/bin
 # Threads that wait by spinning cost a busy machine more than they compute.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: demo release test integration slow faults lint types reproduce clean
+.PHONY: demo release code test integration slow faults lint types reproduce clean
 
 $(VENV)/.installed: setup.py pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12 ...")'
@@ -22,6 +22,9 @@ demo: $(VENV)/.installed  ## synthesize, pre-train, export, load, measure
 release: $(VENV)/.installed  ## NAME=audiopg-tiny DATA="ESC-10 ...": pre-train, export, probe, into checkpoints/NAME; goes on where it was stopped
 	@test -n "$(NAME)" || { echo 'make release NAME=audiopg-tiny [DATA="FOLDER ..."] [RELEASE_ARGUMENTS=...]' >&2; exit 2; }
 	$(BIN)/python training/release.py $(NAME) $(if $(DATA),--data_dir $(DATA)) $(RELEASE_ARGUMENTS)
+
+code:  ## the copies of modeling/ that lie in checkpoints/*/, as Hub folders have them
+	for file in checkpoints/*/*.py; do cp modeling/$$(basename $$file) $$file; done
 
 test: $(VENV)/.installed  ## the default test suite, offline
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -q

@@ -19,7 +19,7 @@ Tensors of ones and zeros called `attention_mask` count frames; boolean tensors 
 A patch is valid when any of its frames is real. Only valid patches are ever seen, attended to, pooled or scored.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Unpack
 
@@ -444,9 +444,22 @@ class AudioPGModel(AudioPGPreTrainedModel):
         Raises:
             ValueError: if a shape does not fit.
         """
-        _check_inputs(self.config, input_values, attention_mask, noise)
         self._warn_of_attentions(output_attentions)
+        hidden_states, valid, mask, ids_restore = self._embed_patches(input_values, attention_mask, noise)
+        hidden_states = self.norm(self._transform(hidden_states, valid, self.layers))
+        return AudioPGModelOutput(
+            last_hidden_state=hidden_states,
+            pooler_output=_masked_mean(hidden_states[:, 1:], valid),
+            mask=mask,
+            ids_restore=ids_restore,
+        )
+
+    def _embed_patches(
+        self, input_values: Tensor, attention_mask: Tensor | None = None, noise: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:
+        """Tokens before the first block, which patches among them are real, and `mask` and `ids_restore`."""
         config = self.config
+        _check_inputs(config, input_values, attention_mask, noise)
         columns = config.num_mel_patches
         patches = patchify(input_values, config.patch_shape)
         batch, num_patches, _ = patches.shape
@@ -463,18 +476,14 @@ class AudioPGModel(AudioPGPreTrainedModel):
         if valid is not None:
             # Whatever stands in the padding, or in a slot that is not filled, no part of it may get through.
             patches = patches.masked_fill(~valid[..., None], 0.0)
+        return self.embeddings(patches, positions), valid, mask, ids_restore
 
-        hidden_states = self.embeddings(patches, positions)
-        token_mask = _token_mask(config, hidden_states, valid)
-        for layer in self.layers:
+    def _transform(self, hidden_states: Tensor, valid: Tensor | None, layers: Iterable[nn.Module]) -> Tensor:
+        """Pass tokens through some of the blocks."""
+        token_mask = _token_mask(self.config, hidden_states, valid)
+        for layer in layers:
             hidden_states = layer(hidden_states, token_mask)
-        hidden_states = self.norm(hidden_states)
-        return AudioPGModelOutput(
-            last_hidden_state=hidden_states,
-            pooler_output=_masked_mean(hidden_states[:, 1:], valid),
-            mask=mask,
-            ids_restore=ids_restore,
-        )
+        return hidden_states
 
     def time_patch_embeddings(
         self, inputs: Mapping[str, Tensor], pooling: str | None = None, layer: int | None = None
@@ -499,8 +508,11 @@ class AudioPGModel(AudioPGPreTrainedModel):
         """
         layer = self.config.embedding_layer if layer is None else layer
         self.config.check_layer("layer", layer)
-        outputs = self(**inputs, output_hidden_states=layer is not None, return_dict=True)
-        tokens = outputs.last_hidden_state if layer is None else outputs.hidden_states[layer]
+        if layer is None:
+            tokens = self(**inputs, return_dict=True).last_hidden_state
+        else:  # the blocks above it have no part in this
+            tokens, valid, _, _ = self._embed_patches(**inputs)
+            tokens = self._transform(tokens, valid, self.layers[:layer])
         return pool_mel_patches(tokens, self.config.num_mel_patches, pooling or self.config.embedding_pooling)
 
     def embed(

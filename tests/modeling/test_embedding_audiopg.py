@@ -126,6 +126,15 @@ def test_what_is_embedded_is_what_the_configuration_says_and_what_is_asked_for_g
         torch.testing.assert_close(again.embed(clip, feature_extractor)[0], row, rtol=0, atol=1e-5)
 
 
+def test_blocks_above_the_layer_that_is_read_are_not_computed():
+    model, feature_extractor = build(), AudioPGFeatureExtractor()
+    wanted = model.embed(noise(8000), feature_extractor, layer=1)
+    model.layers[1].forward = model.norm.forward = None
+    torch.testing.assert_close(model.embed(noise(8000), feature_extractor, layer=1), wanted, rtol=0, atol=0)
+    with pytest.raises(TypeError, match="not callable"):
+        model.embed(noise(8000), feature_extractor, layer=2)
+
+
 @pytest.mark.parametrize("layer", [-1, 3])
 def test_a_layer_that_the_encoder_has_not_is_refused(model, layer):
     message = f"must be from 0, what enters the first block, to 2, what leaves the last, got {layer}"

@@ -7,6 +7,7 @@ import pytest
 import torch
 from datasets import Audio, load_dataset
 from transformers import AutoFeatureExtractor, AutoModel, AutoModelForAudioClassification
+from transformers.dynamic_module_utils import get_relative_import_files
 
 from audiopg.data_scripts.audiopg_synthetic import decode
 from audiopg.data_scripts.synthesis import PRESETS, draw, get_preset, render
@@ -46,6 +47,15 @@ def test_a_release_embeds_a_clip_in_a_batch_as_it_does_alone(folder):
     assert together.shape == (2, model.config.pooled_size(model.config.embedding_pooling))
     torch.testing.assert_close(model.embed(clips[1], extractor)[0], together[1], rtol=0, atol=1e-4)
     assert not torch.allclose(together[0], together[1], atol=1e-2)
+
+
+@pytest.mark.parametrize("folder", RELEASES, ids=lambda folder: folder.name)
+def test_a_release_carries_the_code_of_today_and_all_that_it_imports(folder):
+    code = sorted(folder.glob("*.py"))
+    behind = [one.name for one in code if one.read_bytes() != (ROOT / "modeling" / one.name).read_bytes()]
+    assert not behind, f"{folder} has older copies of {behind}: make code"
+    imported = {name for one in code for name in get_relative_import_files(one)}
+    assert {Path(name).name for name in imported} <= {one.name for one in code}
 
 
 @pytest.mark.parametrize("folder", [one for one in RELEASES if "esc10" in one.name], ids=lambda folder: folder.name)
