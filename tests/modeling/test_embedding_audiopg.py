@@ -294,7 +294,7 @@ def test_files_and_decoded_audio_are_embedded_like_their_samples(model, tmp_path
 
 
 @pytest.mark.parametrize(
-    "recording", [torch.zeros(8000).to_sparse(), np.float32(0.5), 3, np.zeros(8000, dtype=object), object()], ids=str
+    "recording", [torch.zeros(8000).to_sparse(), np.float32(0.5), 3, np.zeros(8000, dtype=object), object()]
 )
 def test_what_is_no_recording_is_refused(model, recording):
     with pytest.raises(ValueError, match=r"recording 1|clip 1"):

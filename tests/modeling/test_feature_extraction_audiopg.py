@@ -112,7 +112,6 @@ def test_a_clip_of_25_ms_is_one_frame_in_one_patch(feature_extractor):
         lambda clip: [np.stack([clip, clip])],
         lambda clip: torch.from_numpy(clip).expand(1, 2, -1),
     ],
-    ids=str,
 )
 def test_every_form_of_a_clip_gives_the_same_values(feature_extractor, convert):
     clip = noise(8000)
