@@ -671,6 +671,7 @@ class AudioPGForPreTraining(AudioPGPreTrainedModel):
         attention_mask: Tensor | None = None,
         noise: Tensor | None = None,
         return_loss: bool = True,
+        target_values: Tensor | None = None,
         **kwargs: Any,
     ) -> AudioPGForPreTrainingOutput:
         """Hide patches, redraw them, and compare.
@@ -683,6 +684,8 @@ class AudioPGForPreTraining(AudioPGPreTrainedModel):
                 evaluation, whatever is in its batch, and losses compare.
             return_loss: If False, and without `noise`, nothing is masked in evaluation, and the logits show how
                 visible patches are redrawn. `Trainer` evaluates models that have this argument.
+            target_values: What is to be redrawn where it is not what is seen, such as one of the sounds of a mixture;
+                shaped as `input_values`.
             kwargs: `output_hidden_states` and `output_attentions`, as for `AudioPGModel`.
 
         Returns:
@@ -701,7 +704,7 @@ class AudioPGForPreTraining(AudioPGPreTrainedModel):
         logits = self.decoder(encoded.last_hidden_state, encoded.mask, encoded.ids_restore, valid)
         loss = None
         if noise is not None:
-            patches = patchify(input_values, config.patch_shape)
+            patches = patchify(input_values if target_values is None else target_values, config.patch_shape)
             loss = reconstruction_loss(logits, patches, encoded.mask, norm_pix_loss=config.norm_pix_loss)
         return AudioPGForPreTrainingOutput(
             loss=loss,

@@ -206,38 +206,45 @@ class FactorHeadsModel(AudioPGForPreTraining):
         self.decoder.requires_grad_(weights.reconstruction_weight > 0)
         self.heads.requires_grad_(weights.factors_weight > 0)
 
-    def forward(self, input_values: Tensor, noise: Tensor, targets: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def forward(
+        self,
+        input_values: Tensor,
+        noise: Tensor,
+        targets: Mapping[str, Tensor],
+        target_values: Tensor | None = None,
+    ) -> dict[str, Tensor]:
         """Losses of a batch.
 
         Args:
             input_values: Shape `(batch, frames, mel bins)`.
             noise: Shape `(batch, patches)`.
             targets: As from `factor_targets`.
+            target_values: What is redrawn where it is not what is seen, shaped as `input_values`.
 
         Returns:
             Scalars: `loss`, and those that it is made of.
         """
         encoded = self.audiopg(input_values, None, noise, return_dict=True)
-        losses, said = self.losses_beside(encoded, input_values)
+        losses, said = self.losses_beside(encoded, input_values if target_values is None else target_values)
         if self.weights.factors_weight:
             by_head = self.heads(encoded, targets)
             losses["factors"] = torch.stack(list(by_head.values())).mean()
             said |= {f"factors/{name}": value.detach() for name, value in by_head.items()}
         return {**weighted_sum(losses, self.weights.weights), **said}
 
-    def losses_beside(self, encoded: Any, input_values: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    def losses_beside(self, encoded: Any, values: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Losses of the decoder, as far as they have a weight.
 
         Args:
             encoded: What the encoder returned.
-            input_values: Shape `(batch, frames, mel bins)`.
+            values: What is to be told, shape `(batch, frames, mel bins)`.
 
         Returns:
             Scalars by name: losses, and what is only logged.
         """
         if not self.weights.reconstruction_weight:
             return {}, {}
-        return {"reconstruction": redrawing_loss(self, decoded_tokens(self, encoded), encoded, input_values)}, {}
+        return {"reconstruction": redrawing_loss(self, decoded_tokens(self, encoded), encoded, values)}, {}
 
 
 def head_loss(name: str, said: Tensor, target: Tensor) -> Tensor:
@@ -304,5 +311,5 @@ class FactorHeads(MaskedAudio):
 
     def loss(self, model: nn.Module, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Those of `FactorHeadsModel`."""
-        inputs = {name: batch[name] for name in ("input_values", "noise")}
+        inputs = {name: batch[name] for name in ("input_values", "noise", "target_values") if name in batch}
         return model(**inputs, targets={name: value for name, value in batch.items() if name not in inputs})

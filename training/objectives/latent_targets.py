@@ -92,17 +92,17 @@ class LatentTargetsModel(FactorHeadsModel):
         self.decoder.requires_grad_(True)
         self.decoder.decoder_pred.requires_grad_(weights.reconstruction_weight > 0)
 
-    def losses_beside(self, encoded: Any, input_values: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    def losses_beside(self, encoded: Any, values: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """The loss on the teacher's targets and, if it has a weight, that of redrawing; and the `target_spread`."""
         with torch.no_grad():
-            seen = self.teacher(input_values, output_hidden_states=True, return_dict=True)
+            seen = self.teacher(values, output_hidden_states=True, return_dict=True)
             targets = latent_targets(seen.hidden_states, self.layers)
             spread = targets.flatten(0, 1).std(dim=0, correction=0).mean()
         decoded = decoded_tokens(self, encoded)
         errors = (self.prediction(decoded).float() - targets).square().mean(dim=-1)
         losses = {"latents": (errors * encoded.mask).sum() / encoded.mask.sum()}
         if self.weights.reconstruction_weight:
-            losses["reconstruction"] = redrawing_loss(self, decoded, encoded, input_values)
+            losses["reconstruction"] = redrawing_loss(self, decoded, encoded, values)
         return losses, {"target_spread": spread}
 
 

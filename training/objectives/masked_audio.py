@@ -19,6 +19,7 @@ from audiopg.training.engine.objective import LOSS
 from audiopg.training.engine.optimisation import build_optimizer, learning_rate_at
 from audiopg.training.engine.throughput import block_flop, phase
 from audiopg.training.objectives.evidence import run_saw_real_data
+from audiopg.training.objectives.mixtures import mixed
 from audiopg.training.objectives.recipe import PretrainingRecipe
 from audiopg.training.objectives.sources import Source, SyntheticSource, VoiceSource
 from audiopg.training.objectives.statistics import mean_and_std, measure_statistics
@@ -99,19 +100,24 @@ class MaskedAudio:
         return self.source.draw(torch.arange(examples.start, examples.stop))
 
     def batch(self, examples: range, drawn: Any, device: torch.device) -> dict[str, Tensor]:
-        """`input_values`, shape `(batch, frames, mel bins)`, and `noise`, shape `(batch, patches)`."""
+        """`input_values`, `(batch, frames, mel bins)`, `noise`, `(batch, patches)`; of mixtures, `target_values`."""
         with phase("reading" if self.recipe.recordings else "synthesis"):
             waveforms = self.source.waveforms(drawn, device)
         return self.inputs(examples, waveforms)
 
     def inputs(self, examples: range, waveforms: Tensor) -> dict[str, Tensor]:
         """The same of clips that are there already, shape `(batch, samples)`."""
+        extract, mixtures = self.feature_extractor.extract, self.recipe.mixtures
         with phase("log-mel"):
-            values = self.feature_extractor.extract(waveforms)
+            values = extract(waveforms)
+            alone = {"target_values": values} if mixtures else {}
+            if mixtures:
+                values = extract(mixed(mixtures, self.recipe.seed, examples, waveforms))
         # Counted on the device: an index that is copied there would be waited for.
         indices = torch.arange(examples.start, examples.stop, device=values.device)
         num_patches = values[0].numel() // self.config.patch_values
-        return {"input_values": values, "noise": masking_noise(self.recipe.seed, indices, num_patches, values.device)}
+        noise = masking_noise(self.recipe.seed, indices, num_patches, values.device)
+        return {"input_values": values, "noise": noise, **alone}
 
     def loss(self, model: nn.Module, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Mean squared error of the hidden patches."""

@@ -302,6 +302,22 @@ class LatentsRecipe:
 
 
 @dataclass(frozen=True, kw_only=True)
+class MixturesRecipe:
+    """How clips are heard through each other, while what is told is of one: `mixtures.py`.
+
+    Args:
+        snr_db: How far a clip is above the other, in dB: least and most.
+    """
+
+    snr_db: list[float] = field(default_factory=lambda: [0.0, 20.0])
+
+    def __post_init__(self) -> None:
+        """Refuse what is no range."""
+        if len(self.snr_db) != 2 or not -60 <= self.snr_db[0] <= self.snr_db[1] <= 60:
+            raise ValueError(f"mixtures.snr_db is a range of dB between -60 and 60, least first, got {self.snr_db}.")
+
+
+@dataclass(frozen=True, kw_only=True)
 class EmbeddingRecipe:
     """What `embed` of the released model reads if it is not told otherwise; training has no part in it.
 
@@ -332,6 +348,7 @@ class PretrainingRecipe(RunRecipe):
         voices: Sounds of another synthesizer to train on instead of a preset.
         recordings: Real audio to train on instead of a preset.
         patterns: Images to train on instead of a preset, for the objectives that see.
+        mixtures: Each clip is heard together with another, and told alone; None hears it alone too.
         factors: Of the objective `factor_heads`.
         latents: Of the objective `latent_targets`.
         doubles: Of the objectives `doubles` and `resnet_doubles`.
@@ -355,6 +372,7 @@ class PretrainingRecipe(RunRecipe):
     voices: VoicesRecipe | None = None
     recordings: RecordingsRecipe | None = None
     patterns: PatternsRecipe | None = None
+    mixtures: MixturesRecipe | None = None
     factors: FactorsRecipe = field(default_factory=FactorsRecipe)
     latents: LatentsRecipe = field(default_factory=LatentsRecipe)
     doubles: DoublesRecipe = field(default_factory=DoublesRecipe)
@@ -406,6 +424,10 @@ class PretrainingRecipe(RunRecipe):
             raise ValueError(
                 f"model.drop_path_rate is 0 in pre-training, got {self.config.drop_path_rate}: no seed decides its "
                 "chances, and the run could not be repeated; keep it for fine-tuning."
+            )
+        if self.mixtures and (self.is_contrastive or self.sees):
+            raise ValueError(
+                f"mixtures are of objectives that tell of a clip what it is, got {self.objective}; leave them out."
             )
         if self.is_contrastive and self.batch_size < 2:
             raise ValueError(f"objective {self.objective} holds sounds apart, two at least; got batch_size 1.")
