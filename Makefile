@@ -1,4 +1,8 @@
+<<<<<<< HEAD
 # make demo | release | code | test | integration | slow | faults | lint | types | reproduce | clean. Everything runs in an environment of its own, in $(VENV).
+=======
+# make demo | release | test | integration | slow | faults | docs | lint | types | reproduce | clean. Everything runs in an environment of its own, in $(VENV).
+>>>>>>> 15d87902bd4fee20fd605ab056554f33d4d7505c
 PYTHON ?= python3
 VENV ?= .venv
 OUTPUT ?= demo
@@ -6,7 +10,11 @@ BIN = $(VENV)/bin
 # Threads that wait by spinning cost a busy machine more than they compute.
 export OMP_WAIT_POLICY ?= PASSIVE
 
+<<<<<<< HEAD
 .PHONY: demo release code test integration slow faults lint types reproduce clean
+=======
+.PHONY: demo release test integration slow faults docs lint types reproduce clean
+>>>>>>> 15d87902bd4fee20fd605ab056554f33d4d7505c
 
 $(VENV)/.installed: setup.py pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12 ...")'
@@ -42,6 +50,13 @@ slow: $(VENV)/.installed  ## the tests that take minutes
 faults: $(VENV)/.installed  ## kills, full disks, damaged files, two commands at once: a table of what held; half an hour
 	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python benchmarks/faults.py $(FAULTS_ARGUMENTS)
 
+$(VENV)/.docs: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[docs]'
+	touch $@
+
+docs: $(VENV)/.docs  ## the documentation as a site, in site/; warnings are errors
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict
+
 lint: $(VENV)/.installed  ## style
 	$(BIN)/ruff check --no-cache .
 	$(BIN)/ruff format --no-cache --check .
@@ -56,4 +71,4 @@ reproduce: $(VENV)/.installed  ## every published row, with its command and what
 	$(BIN)/python training/pretrain.py --list
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -1,7 +1,7 @@
 """Hear and see clips: WAV files and a picture of each, with what it is made of in words.
 
-python -m audiopg.data_scripts.listen --preset audiopg --index 0:12 [--seed 0] [--output_dir listen]
-python -m audiopg.data_scripts.listen --voice voice_fm [--preset synthax] --index 0:12
+    python -m audiopg.data_scripts.listen --preset audiopg --index 0:12 [--seed 0] [--output_dir listen]
+    python -m audiopg.data_scripts.listen --voice voice_fm [--preset synthax] --index 0:12
 
 Files are named by preset, or voice and its preset, seed and index.
 """

@@ -1,6 +1,6 @@
 """One picture of all sets of patterns, a row each, with what is measured of them; and the numbers as JSON.
 
-python -m audiopg.data_scripts.patterns.sheet patterns [--sets perlin fbm] [--num_images 64] [--size 224] [--seed 0]
+    python -m audiopg.data_scripts.patterns.sheet patterns [--sets perlin fbm] [--num_images 64] [--size 224]
 
 Writes sheet.png and sheet.json into the folder. Measures are means over the images, and their standard deviations.
 """

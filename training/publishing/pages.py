@@ -1,4 +1,4 @@
-"""The marked parts of README.md and docs/experiments.md, written from `benchmarks/results/*.json`.
+"""The marked parts of README.md and of the pages in docs/, written from `benchmarks/results/*.json`.
 
 A part starts at `<!-- results:NAME -->` and ends at `<!-- /results -->`. NAME is a file of results, and what comes
 before its first `-` says how to write it: one of `PARTS`. Of `release-NAME`, it is `results.json` of the released
@@ -17,7 +17,6 @@ from audiopg.training.publishing.cards import benchmarks_of, probe_report
 
 ROOT = Path(__file__).parents[2]
 RESULTS, RELEASES = ROOT / "benchmarks/results", ROOT / "checkpoints"
-PAGES = ("README.md", "docs/experiments.md")
 NOT_KNOWN = "not known"
 _PART = re.compile(r"(<!-- results:([\w-]+) -->\n).*?(<!-- /results -->)", re.DOTALL)
 
@@ -231,5 +230,6 @@ def render(text: str, tables: Mapping[str, Callable[[dict[str, Any]], str]]) -> 
 
 def out_of_date(tables: Mapping[str, Callable[[dict[str, Any]], str]]) -> dict[Path, str]:
     """The pages whose marked parts differ from the results, with the text that they should have; as `render`."""
-    pages = {ROOT / name: (ROOT / name).read_text(encoding="utf-8") for name in PAGES}
+    paths = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+    pages = {path: path.read_text(encoding="utf-8") for path in paths}
     return {page: new for page, text in pages.items() if (new := render(text, tables)) != text}

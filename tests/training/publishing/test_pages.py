@@ -52,6 +52,16 @@ def test_a_marked_part_is_written_from_its_results_and_nothing_else_is_touched(h
     main(["--check"])
 
 
+def test_every_page_below_docs_is_written_too(house):
+    (house / "docs/tutorials").mkdir()
+    page = house / "docs/tutorials/new.md"
+    page.write_text(TEXT)
+    with pytest.raises(SystemExit, match="1"):
+        main(["--check"])
+    main([])
+    assert ROW in page.read_text()
+
+
 def test_an_ablation_is_written_with_its_grid_and_command(house):
     runs = [
         {
