@@ -1,8 +1,5 @@
-<<<<<<< HEAD
-# make demo | release | code | test | integration | slow | faults | lint | types | reproduce | clean. Everything runs in an environment of its own, in $(VENV).
-=======
-# make demo | release | test | integration | slow | faults | docs | lint | types | reproduce | clean. Everything runs in an environment of its own, in $(VENV).
->>>>>>> 15d87902bd4fee20fd605ab056554f33d4d7505c
+# make demo | release | code | test | integration | slow | faults | docs | lint | types | reproduce | clean. Everything runs in an environment
+# of its own, in $(VENV).
 PYTHON ?= python3
 VENV ?= .venv
 OUTPUT ?= demo
@@ -10,11 +7,7 @@ BIN = $(VENV)/bin
 # Threads that wait by spinning cost a busy machine more than they compute.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-<<<<<<< HEAD
-.PHONY: demo release code test integration slow faults lint types reproduce clean
-=======
-.PHONY: demo release test integration slow faults docs lint types reproduce clean
->>>>>>> 15d87902bd4fee20fd605ab056554f33d4d7505c
+.PHONY: demo release code test integration slow faults docs lint types reproduce clean
 
 $(VENV)/.installed: setup.py pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12 ...")'
