@@ -16,6 +16,7 @@ import torch
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter, StrMethodFormatter
 from safetensors.torch import load_file
+from scipy.stats import spearmanr
 from transformers import PreTrainedModel
 
 from audiopg.data_scripts.figures import STYLE, save_both
@@ -177,6 +178,8 @@ def measure_milestones(
 def format_milestones(report: Mapping[str, Any]) -> str:
     """A row for every milestone and for the log-mel: clips, loss, factors, and mean scores in % by probe, in Markdown.
 
+    Below, with recordings, how well the factors foretell what is read of these.
+
     Args:
         report: As from `measure_milestones`.
     """
@@ -192,7 +195,25 @@ def format_milestones(report: Mapping[str, Any]) -> str:
         cells += [f"{row['factors'][name]:.3f}" for name in factors]
         cells += [f"{_percent(row, *one):.2f}" for one in read]
         lines.append(f"| {' | '.join(cells)} |")
+    if sets:
+        said = ", ".join(f"{name} {value:.2f}" for name, value in foretold(report).items())
+        count = len(report["milestones"])
+        lines += ["", f"Rank correlation of the mean of the factors with the linear probe, {count} encoders: {said}."]
     return "\n".join(lines) + "\n"
+
+
+def foretold(report: Mapping[str, Any]) -> dict[str, float]:
+    """How well synthesized clips alone rank the encoders: Spearman's correlation with the linear probe, by data set.
+
+    Args:
+        report: As from `measure_milestones`.
+    """
+    rows = report["milestones"]
+    factors = [np.mean(list(row["factors"].values())) for row in rows]
+    return {
+        name: float(spearmanr(factors, [_percent(row, name, "scores") for row in rows]).statistic)
+        for name in report["datasets"]
+    }
 
 
 def _percent(row: Mapping[str, Any], dataset: str, scores: str) -> float:

@@ -123,3 +123,12 @@ def test_a_long_curve_keeps_the_mean_of_each_stretch():
     ends = 1e4 ** (np.arange(1, 20) / 20)
     inside = clips[(clips >= ends[-2]) & (clips < ends[-1])]
     assert curve[-2]["loss"] == pytest.approx(np.log(inside).mean())
+
+
+def test_the_correlation_is_of_ranks_over_all_encoders():
+    """By hand: of three ranks, one pair exchanged leaves 1/2."""
+    rows = [
+        {"factors": {"level": level, "onset": 0.0}, "classes": {"words": {"scores": [score, score]}}}
+        for level, score in ((0.1, 0.2), (0.2, 0.9), (0.9, 0.8))
+    ]
+    assert foretold({"milestones": rows, "datasets": {"words": {}}}) == {"words": pytest.approx(0.5)}
