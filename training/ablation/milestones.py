@@ -195,8 +195,8 @@ def format_milestones(report: Mapping[str, Any]) -> str:
         cells += [f"{row['factors'][name]:.3f}" for name in factors]
         cells += [f"{_percent(row, *one):.2f}" for one in read]
         lines.append(f"| {' | '.join(cells)} |")
-    if sets:
-        said = ", ".join(f"{name} {value:.2f}" for name, value in foretold(report).items())
+    if found := foretold(report):
+        said = ", ".join(f"{name} {value:.2f}" for name, value in found.items())
         count = len(report["milestones"])
         lines += ["", f"Rank correlation of the mean of the factors with the linear probe, {count} encoders: {said}."]
     return "\n".join(lines) + "\n"
@@ -207,12 +207,15 @@ def foretold(report: Mapping[str, Any]) -> dict[str, float]:
 
     Args:
         report: As from `measure_milestones`.
+
+    Returns:
+        Without data sets that all encoders score alike on, where it is not defined.
     """
     rows = report["milestones"]
     factors = [np.mean(list(row["factors"].values())) for row in rows]
+    scores = {name: [_percent(row, name, "scores") for row in rows] for name in report["datasets"]}
     return {
-        name: float(spearmanr(factors, [_percent(row, name, "scores") for row in rows]).statistic)
-        for name in report["datasets"]
+        name: float(spearmanr(factors, values).statistic) for name, values in scores.items() if len(set(values)) > 1
     }
 
 

@@ -11,7 +11,7 @@ from toys import write_recordings
 from audiopg.data_scripts.probe_clips import FACTORS
 from audiopg.modeling.modeling_audiopg import AudioPGForPreTraining
 from audiopg.training.ablation import milestones as script
-from audiopg.training.ablation.milestones import encoders_of, loss_curve
+from audiopg.training.ablation.milestones import encoders_of, foretold, loss_curve
 from audiopg.training.milestones import main
 from audiopg.training.objectives.pretraining import TrainedRun, pretrain
 
