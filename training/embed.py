@@ -4,9 +4,10 @@
     python training/embed.py CHECKPOINT ORG/NAME OUT --split train
     python training/embed.py CHECKPOINT FOLDER OUT --num_proc 8 [--engine ray] [--device cuda]
 
-FOLDER holds audio files at any depth, or is what `datasets` saved; ORG/NAME is a data set with a column `audio`, on the
-Hub or, as a folder, here. OUT/data gets the shards, with the columns `path` (or `id`, the number of a row), `start`
-and `end` in seconds, `embedding` and `model`, the digest of the weights and of all else that embeddings follow from.
+FOLDER holds audio files at any depth, or is what `datasets` saved; ORG/NAME is a data set with a column `audio`, on
+the Hub or, as a folder, here. OUT/data gets the shards, with the columns `path` (or `id`, the number of a row),
+`start` and `end` in seconds, `embedding`, and `model`, the digest of the weights and of all else that embeddings
+follow from.
 A row of `clip` is `model.embed(recording)`; of `windows` the same of each window; of `frames`, `model.embed_frames`.
 
 Stopped or killed, the same command goes on after the shards that are whole; other settings are refused. Recordings
@@ -44,10 +45,9 @@ def main(arguments: list[str] | None = None) -> None:
     except KeyboardInterrupt:
         parser.exit(130, f"{parser.prog}: stopped; whole shards are kept, and the same command goes on.\n")
     recordings, rows, seconds = (sum(shard[name] for shard in shards) for name in ("recordings", "rows", "seconds"))
+    hours = f"{seconds / 3600:.2f} h"
     left_out = sum(len(shard["unreadable"]) for shard in shards)
-    say(
-        f"{job.folder}: {rows} rows of {recordings - left_out} recordings, {seconds / 3600:.2f} h, {len(shards)} shards"
-    )
+    say(f"{job.folder}: {rows} rows of {recordings - left_out} recordings, {hours}, {len(shards)} shards")
     if left_out:
         sys.stderr.write(f"{left_out} of {recordings} recordings left out: see {job.folder / 'unreadable.json'}\n")
 

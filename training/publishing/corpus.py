@@ -213,7 +213,7 @@ def embed_corpus(job: Job, *, engine: str = "processes", num_proc: int = 1) -> l
 
     Args:
         job: What, how, where to.
-        engine: Who writes, one of `engines.ENGINES`; workers see source, checkpoint and folder where this process does.
+        engine: Who writes, one of `engines.ENGINES`; all workers see source, checkpoint and folder at these paths.
         num_proc: Worker processes, of one thread each if there is more than one, or they are Ray's.
 
     Returns:
@@ -430,11 +430,11 @@ def _check_sources(job: Job, plan: Sequence[dict[str, Any]], missing: Sequence[i
     if gone:
         raise ValueError(
             f"{len(gone)} recordings of the plan of {job.folder} are not in {job.source}, the first "
-            f"{printable(os.fsdecode(gone[0]))}. Give the folder that it was begun with, or choose another folder for the shards."
+            f"{printable(os.fsdecode(gone[0]))}. Give the folder that it was begun with, or embed into another one."
         )
     if new := len(listed - planned):
         logger.warning(
-            "%d recordings came to %s after the plan of %s was made and are not in it: embed them into another folder.",
+            "%d recordings came to %s after the plan of %s was made and are not in it: embed them into another one.",
             new,
             job.source,
             job.folder,
