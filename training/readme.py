@@ -1,4 +1,4 @@
-"""Write the measured numbers of README.md and docs/experiments.md from `benchmarks/results/*.json` and releases.
+"""Write the measured numbers of README.md and docs/*.md from `benchmarks/results/*.json` and releases.
 
     python training/readme.py            # rewrite the marked parts
     python training/readme.py --check    # fail if they are out of date

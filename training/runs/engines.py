@@ -87,7 +87,7 @@ def _by_ray(
     with _cluster(ray, num_proc):
         ray.data.DataContext.get_current().enable_progress_bars = False
         # Processes of their own that stay: what a function loads once, as a model, it keeps for its next task.
-        actors = ray.data.ActorPoolStrategy(size=num_proc)
+        actors = ray.data.ActorPoolStrategy(size=min(num_proc, len(tasks)))
         rows = ray.data.from_items([{"task": pickle.dumps(task)} for task in tasks], override_num_blocks=len(tasks))
         called = rows.map(_Caller, fn_args=(function,), compute=actors, num_cpus=1, num_gpus=num_gpus)
         try:
