@@ -78,15 +78,16 @@ def test_a_corpus_on_ray_has_the_rows_of_one_process_and_of_embed(tmp_path, caps
 
 def test_clips_on_ray_are_those_of_one_process_byte_for_byte_and_go_on(cluster, tmp_path):
     options = ["--num_clips", "40", "--clips_per_shard", "16", "--synthesis.duration", "0.5"]
-    build_dataset.main([str(tmp_path / "one"), *options])
-    build_dataset.main([str(tmp_path / "ray"), *options, *ON_RAY])
-    assert len(content_of(tmp_path / "ray")) == 3
-    assert content_of(tmp_path / "ray") == content_of(tmp_path / "one")
-    card = [(tmp_path / name / "README.md").read_text().replace(name, "") for name in ("one", "ray")]
-    assert card[0] == card[1]
-    (tmp_path / "ray/data/train-00001-of-00003.parquet").unlink()
-    build_dataset.main([str(tmp_path / "ray"), *options, *ON_RAY])
-    assert content_of(tmp_path / "ray") == content_of(tmp_path / "one")
+    one, ray = (tmp_path / engine / "clips" for engine in ("processes", "ray"))
+    build_dataset.main([str(one), *options])
+    build_dataset.main([str(ray), *options, *ON_RAY])
+    assert len(content_of(ray)) == 3
+    assert content_of(ray) == content_of(one)
+    for name in ("README.md", "recipe.json"):
+        assert (ray / name).read_text() == (one / name).read_text()
+    (ray / "data/train-00001-of-00003.parquet").unlink()
+    build_dataset.main([str(ray), *options, *ON_RAY])
+    assert content_of(ray) == content_of(one)
 
 
 def test_both_workers_work_and_an_error_arrives_as_what_it_was(cluster):
