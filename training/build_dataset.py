@@ -1,7 +1,7 @@
 """Write synthesized clips, or synthetic images, as a data set for the Hub: Parquet shards, a card, a picture.
 
     python training/build_dataset.py datasets/audiopg-10k --preset audiopg --num_clips 10000 [--num_proc 2]
-        [--synthesis.f0 "[50, 4000]"] [--push_to_hub ORG/NAME]
+        [--engine ray] [--synthesis.f0 "[50, 4000]"] [--push_to_hub ORG/NAME]
     python training/build_dataset.py datasets/voice-10k --voice voice [--options.preset synthax]
     python training/build_dataset.py datasets/shaders-1k --patterns shaders --num_images 1000 [--size 224]
 
@@ -22,6 +22,7 @@ from audiopg.data_scripts.synthesis import PRESETS
 from audiopg.data_scripts.voices import ARCHITECTURES
 from audiopg.training.publishing.dataset import Config, build_dataset
 from audiopg.training.publishing.hub import upload
+from audiopg.training.runs.engines import ENGINES
 from audiopg.training.runs.recipes import parse_overrides
 
 _KINDS: dict[str, tuple[tuple[str, ...], str, str]] = {
@@ -94,11 +95,14 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--images_per_shard", type=int, help=f"{images.images_per_shard} by default")
     parser.add_argument("--seed", type=int, default=clips.seed)
     parser.add_argument("--num_proc", type=int, default=1, help="worker processes of one thread each")
+    parser.add_argument(
+        "--engine", choices=ENGINES, default="processes", help="whose processes: this machine's, Ray's"
+    )
     parser.add_argument("--push_to_hub", metavar="REPOSITORY", help="also upload the folder there")
     known, rest = parser.parse_known_args(arguments)
     try:
-        shards = build_dataset(_config(known, rest), known.folder, known.num_proc)
-    except ValueError as error:
+        shards = build_dataset(_config(known, rest), known.folder, known.num_proc, known.engine)
+    except (ValueError, ImportError) as error:
         parser.exit(2, f"{parser.prog}: {error}\n")
     except (OSError, BrokenProcessPool) as error:
         parser.exit(

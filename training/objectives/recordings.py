@@ -53,24 +53,25 @@ class FolderOfFiles:
         return str(self.paths[position]), self.paths[position]
 
 
-class SavedDataset:
-    """The column `audio` of a data set that `datasets` saved with `save_to_disk`; decoded here, without FFmpeg.
+class DatasetRows:
+    """The column `audio` of a data set whose rows are on this machine; decoded here, without FFmpeg.
 
     Args:
-        folder: As given to `save_to_disk`.
+        rows: Of `datasets`.
+        name: What errors call it.
+        digest: Changes when its content does.
 
     Raises:
         ValueError: if it has no column `audio`.
     """
 
-    def __init__(self, folder: Path) -> None:
-        import datasets  # only for those who have such a folder
+    def __init__(self, rows: Any, name: str | Path, digest: str) -> None:
+        from audiopg.data_scripts.stored_audio import StoredAudio  # only for those who have such rows
 
-        self.rows = datasets.load_from_disk(str(folder))
-        if "audio" not in self.rows.column_names:
-            raise ValueError(f"{folder} needs a column `audio`, and has {self.rows.column_names}; rename it.")
-        self.rows = self.rows.select_columns("audio").cast_column("audio", datasets.Audio(decode=False))
-        self.digest = hashlib.sha256((folder / "state.json").read_bytes()).hexdigest()[:16]
+        if "audio" not in rows.column_names:
+            raise ValueError(f"{name} needs a column `audio`, and has {rows.column_names}; rename it.")
+        self.rows = rows.select_columns("audio").cast_column("audio", StoredAudio())
+        self.digest = digest
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -78,6 +79,28 @@ class SavedDataset:
     def __getitem__(self, position: int) -> tuple[str, Any]:
         """As of `FolderOfFiles`; of a row without audio it is None."""
         return _named_row(position, self.rows[position]["audio"])
+
+
+def saved_dataset(folder: Path) -> DatasetRows:
+    """A data set that `datasets` saved with `save_to_disk`.
+
+    Args:
+        folder: As given to `save_to_disk`.
+
+    Raises:
+        ValueError: if it has several splits, or as `DatasetRows`.
+    """
+    import datasets  # only for those who have such a folder
+
+    if (folder / "dataset_dict.json").is_file():
+        raise ValueError(f"{folder} holds several splits; name one of them, such as {folder / 'train'}.")
+    digest = hashlib.sha256((folder / "state.json").read_bytes()).hexdigest()[:16]
+    return DatasetRows(datasets.load_from_disk(str(folder)), folder, digest)
+
+
+def is_saved_dataset(folder: Path) -> bool:
+    """Whether `datasets` saved a data set there, or several splits."""
+    return (folder / "state.json").is_file() or (folder / "dataset_dict.json").is_file()
 
 
 class StreamedDataset:
@@ -123,7 +146,7 @@ class StreamedDataset:
                 raise ValueError(f"{self.name} has no rows; name a data set that has some.")
 
     def __getitem__(self, position: int) -> tuple[str, Any]:
-        """As of `SavedDataset`."""
+        """As of `DatasetRows`."""
         with self._lock:
             if position < self._next and position not in self._kept:
                 self._rewind()
@@ -252,7 +275,7 @@ def _named_row(position: int, audio: dict[str, Any] | None) -> tuple[str, Any]:
     return f"row {position} ({audio['path'] if audio else 'no audio'})", audio
 
 
-def _open(recipe: RecordingsRecipe) -> FolderOfFiles | SavedDataset | StreamedDataset:
+def _open(recipe: RecordingsRecipe) -> FolderOfFiles | DatasetRows | StreamedDataset:
     folder = Path(recipe.folder)
     if recipe.split is not None:
         return StreamedDataset(recipe.folder, recipe.split)
@@ -261,6 +284,4 @@ def _open(recipe: RecordingsRecipe) -> FolderOfFiles | SavedDataset | StreamedDa
             f"recordings.folder is a folder of this machine, or with recordings.split a data set, and got "
             f"{recipe.folder!r}. For a data set of the Hub give its name, ORG/NAME, and a split."
         )
-    if (folder / "dataset_dict.json").is_file():
-        raise ValueError(f"{folder} holds several splits; name one of them, such as {folder / 'train'}.")
-    return SavedDataset(folder) if (folder / "state.json").is_file() else FolderOfFiles(folder)
+    return saved_dataset(folder) if is_saved_dataset(folder) else FolderOfFiles(folder)

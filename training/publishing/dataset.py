@@ -1,11 +1,10 @@
 """Clips or images as a data set for the Hub: Parquet shards, a card, a picture. Killed, it goes on where it was."""
 
+import functools
 import itertools
 import json
-import multiprocessing
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -30,9 +29,9 @@ from audiopg.data_scripts.synthesis import SYNTHESIZER_VERSION, draw
 from audiopg.data_scripts.voices import VOICES_VERSION
 from audiopg.training.objectives.pictures import draw_clips, draw_sounds
 from audiopg.training.publishing.cards import dataset_card, image_dataset_card, voice_dataset_card
+from audiopg.training.runs.engines import answers
 from audiopg.training.runs.files import read_json, sweep, write_atomically, writing, written_aside
 from audiopg.training.runs.folder import held, refuse_foreign
-from audiopg.training.runs.workers import end_with_parent
 
 ROWS_PER_GROUP = 128
 """What a reader of Parquet fetches at once, some 25 MB."""
@@ -82,8 +81,13 @@ def recipe_of(config: Config) -> dict[str, Any]:
     return json.loads(json.dumps(recipe))
 
 
-def claim_folder(folder: Path, recipe: dict[str, Any]) -> None:
+def claim_folder(folder: Path, recipe: dict[str, Any], own: Collection[str] = ("data",)) -> None:
     """Write the recipe into a new folder, or make sure that what lies in it was begun with the same.
+
+    Args:
+        folder: Created if missing.
+        recipe: Plain values.
+        own: Names that the folder may hold already.
 
     Raises:
         ValueError: if it belongs to another recipe, with what differs, or holds shards of none, or other files.
@@ -92,7 +96,7 @@ def claim_folder(folder: Path, recipe: dict[str, Any]) -> None:
     if not path.exists():
         if list((folder / "data").glob("*.parquet")):
             raise ValueError(f"{folder} holds shards without a recipe.json; choose an empty folder.")
-        refuse_foreign(folder, {"data"}, f"a data set of synthesized {_examples(recipe)}")
+        refuse_foreign(folder, own, f"a data set of {_examples(recipe)}")
         folder.mkdir(parents=True, exist_ok=True)
         write_atomically(path, json.dumps(recipe, indent=2))
         return
@@ -113,7 +117,7 @@ def claim_folder(folder: Path, recipe: dict[str, Any]) -> None:
 
 def _examples(recipe: Mapping[str, Any]) -> str:
     """What the rows of a recipe are called."""
-    return "images" if "patterns" in recipe else "clips"
+    return "embeddings" if "model" in recipe else "images" if "patterns" in recipe else "clips"
 
 
 def shard_path(folder: Path, number: int, num_shards: int) -> Path:
@@ -170,28 +174,18 @@ def write_shard(config: Config, path: Path, first: int, end: int) -> int:
     return end - first
 
 
-def _written_shards(config: Config, missing: Sequence[tuple[Path, int, int]], num_proc: int) -> Iterator[int]:
-    """Write shards, here or in worker processes; yields the number of clips of each as it is done."""
-    if num_proc == 1:
-        yield from (write_shard(config, *shard) for shard in missing)
-        return
-    context = multiprocessing.get_context("spawn")  # a fork would inherit threads that are not there
-    with ProcessPoolExecutor(num_proc, mp_context=context, initializer=end_with_parent) as pool:
-        futures = [pool.submit(write_shard, config, *shard) for shard in missing]
-        try:
-            for future in as_completed(futures):
-                yield future.result()
-        finally:
-            pool.shutdown(cancel_futures=True)
+def _write(config: Config, shard: tuple[Path, int, int]) -> int:
+    return write_shard(config, *shard)
 
 
-def write_shards(config: Config, folder: Path, num_proc: int = 1) -> list[Path]:
+def write_shards(config: Config, folder: Path, num_proc: int = 1, engine: str = "processes") -> list[Path]:
     """Write the shards that are not there yet.
 
     Args:
         config: Which clips.
-        folder: Of the data set; shards go to its `data`.
+        folder: Of the data set; shards go to its `data`, and all workers see it at this path.
         num_proc: Worker processes, of one thread each.
+        engine: Whose processes these are, one of `engines.ENGINES`; the bytes are the same.
 
     Returns:
         All shards, in order.
@@ -205,12 +199,13 @@ def write_shards(config: Config, folder: Path, num_proc: int = 1) -> list[Path]:
     shards = [(shard_path(folder, number, len(ranges)), *clips) for number, clips in enumerate(ranges)]
     (folder / "data").mkdir(exist_ok=True)
     sweep(folder / "data")
-    missing = [(path, first, end) for path, first, end in shards if not is_whole(path, end - first)]
+    missing = [(path.absolute(), first, end) for path, first, end in shards if not is_whole(path, end - first)]
     number = ranges[-1][1]
     done = number - sum(end - first for _, first, end in missing)
+    write = functools.partial(_write, config)
     unit = "image" if isinstance(config, AudioPGPatternsConfig) else "clip"
     with tqdm(total=number, initial=done, desc=folder.name, unit=unit, disable=None) as bar:
-        for num_clips in _written_shards(config, missing, num_proc):
+        for num_clips in answers(write, missing, engine=engine, num_proc=num_proc):
             bar.update(num_clips)
     return [path for path, _, _ in shards]
 
@@ -249,13 +244,14 @@ def column_statistics(shards: Sequence[Path], columns: Mapping[str, Column]) -> 
     return statistics
 
 
-def build_dataset(config: Config, folder: Path, num_proc: int = 1) -> list[Path]:
+def build_dataset(config: Config, folder: Path, num_proc: int = 1, engine: str = "processes") -> list[Path]:
     """Write shards, card and picture.
 
     Args:
         config: Which clips.
         folder: Created if missing, gone on with if begun with the same values.
         num_proc: Worker processes.
+        engine: As `write_shards`.
 
     Returns:
         The shards.
@@ -267,11 +263,11 @@ def build_dataset(config: Config, folder: Path, num_proc: int = 1) -> list[Path]
     if num_proc < 1:
         raise ValueError(f"num_proc is 1 or more, got {num_proc}.")
     with held(folder):
-        return _build(config, folder, num_proc)
+        return _build(config, folder, num_proc, engine)
 
 
-def _build(config: Config, folder: Path, num_proc: int) -> list[Path]:
-    shards = write_shards(config, folder, num_proc)
+def _build(config: Config, folder: Path, num_proc: int, engine: str) -> list[Path]:
+    shards = write_shards(config, folder, num_proc, engine)
     if isinstance(config, AudioPGPatternsConfig):
         card = _describe_images(config, folder, shards)
     elif isinstance(config, AudioPGVoicesConfig):

@@ -171,6 +171,23 @@ def release_part(results: dict[str, Any]) -> str:
     return "\n".join([*lines, "", f"Pre-training: {cost}. {_measured_on(results)}."])
 
 
+def corpus_part(results: dict[str, Any]) -> str:
+    """What `benchmarks/corpus.py` measured, and what a million hours come to at these rates."""
+    machines = (1, 10, 100, 1000)
+    titles = ["of sound in a second", "a million hours: of a machine", *(f"days on {n:,}" for n in machines)]
+    lines = [f"| model | recordings | {' | '.join(titles)} | result |", "|---" * (3 + len(titles)) + "|"]
+    for row in results["rows"]:
+        hours = 1e6 / row["times_real_time"]
+        days = " | ".join(f"{hours / 24 / count:,.1f}" for count in machines)
+        terabytes = 1e6 * 3600 / row["seconds_each"] * 4 * row["width"] / 1e12
+        lines.append(
+            f"| {row['model']} | {row['recordings']} | {row['times_real_time']:,.0f} s | {hours:,.0f} h | {days} | "
+            f"{terabytes:.2g} TB |"
+        )
+    told = "A machine is the one that was measured; the result has a row for each recording"
+    return "\n".join([*lines, "", f"{told}. {_measured_on(results)}; `{results['command']}`."])
+
+
 def ablation_part(results: dict[str, Any], format_table: Callable[[dict[str, Any]], str]) -> str:
     """What `training/ablate.py` measured, in the table that it writes itself."""
     machines = "; ".join(dict.fromkeys(one["hardware"] for one in results["environments"]))
@@ -181,6 +198,8 @@ def ablation_part(results: dict[str, Any], format_table: Callable[[dict[str, Any
 
 
 PARTS: dict[str, Callable[[dict[str, Any]], str]] = {
+    "corpus_cpu": corpus_part,
+    "corpus_cuda": corpus_part,
     "demo": demo_part,
     "feature_extraction_cpu": features_part,
     "finetuning": finetuning_part,

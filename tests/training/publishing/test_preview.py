@@ -58,7 +58,7 @@ def test_the_card_says_what_it_holds_and_how_to_make_the_million(built, monkeypa
     assert "- `keyboard/midi_f0` (MIDI notes)" in card.text
     commands = re.findall(r"^python training/build_dataset.py (.*)$", card.text, re.MULTILINE)
     asked = []
-    monkeypatch.setattr(build_dataset, "build_dataset", lambda config, folder, num_proc: asked.append(config) or [])
+    monkeypatch.setattr(build_dataset, "build_dataset", lambda config, *_: asked.append(config) or [])
     for command in commands:
         build_dataset.main(command.split())
     assert [config.name for config in asked] == [*PRESETS, *ARCHITECTURES]
