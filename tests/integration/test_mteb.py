@@ -1,5 +1,8 @@
 """MTEB's own evaluation, of the package `mteb`, on recordings that the test makes."""
 
+import json
+import shutil
+
 import numpy as np
 import pytest
 import soundfile
@@ -7,6 +10,7 @@ import torch
 
 from audiopg import AudioPGConfig, AudioPGFeatureExtractor, AudioPGForPreTraining
 from audiopg.data_scripts.labelled_audio import labelled_dataset
+from audiopg.training.benchmark_kits import main
 from audiopg.training.evaluation.adapters.mteb import evaluate, load_model, recordings_task
 from audiopg.training.publishing.hub import write_hub_folder
 
@@ -61,6 +65,27 @@ def test_a_task_of_mteb_on_local_recordings_is_solved(checkpoint, tones):
     scores = evaluate(load_model(checkpoint), [recordings_task(tones)])
     assert list(scores) == ["ThreeTonesClassification"]
     assert scores["ThreeTonesClassification"] > 0.9  # 0.33 by chance
+
+
+def test_the_door_runs_it_on_a_folder_of_recordings(checkpoint, tones, tmp_path):
+    for row in tones:
+        home = tmp_path / "tones" / tones.features["label"].int2str(row["label"])
+        home.mkdir(parents=True, exist_ok=True)
+        shutil.copy(row["audio"], home)
+    main(["mteb", checkpoint, "--data_dir", str(tmp_path / "tones"), "--output", str(tmp_path / "results.json")])
+    report = json.loads((tmp_path / "results.json").read_text())
+    assert report["results"] == {"TonesClassification": pytest.approx(1.0, abs=0.1)}
+
+
+def test_tasks_that_it_has_not_or_whose_data_are_not_here_are_named(checkpoint, capsys):
+    for task, message in (
+        ("ESC51", "Did you mean: 'ESC50'"),
+        ("Banking77Classification", "are of other things"),
+        ("ESC50", "hf download --repo-type dataset mteb/esc50"),
+    ):
+        with pytest.raises(SystemExit):
+            main(["mteb", checkpoint, "--tasks", task])
+        assert message in capsys.readouterr().err
 
 
 def test_scores_come_from_the_sounds_and_not_from_anything_else(checkpoint, tones):

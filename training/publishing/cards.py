@@ -264,7 +264,7 @@ def pretrained_results(results: Mapping[str, Any]) -> list[Reported]:
         >>> report = {"dataset": "ESC-10", "metric": "accuracy", "protocol": "5 folds", "probe": "linear"}
         >>> [one] = pretrained_results({"benchmarks": [{**report, "results": rows}]})
         >>> one.result.dataset_config, one.notes
-        ('esc10_five_folds_linear_probe', 'linear probe on frozen embeddings; 5 folds; log-mel mean and deviation: 0.500')
+        ('esc10_five_folds_linear_probe', 'linear probe on frozen embeddings; 5 folds; log-mel mean ...: 0.500')
     """
     return [
         _reported_probe(report, row)
@@ -293,8 +293,8 @@ def eval_results_files(reported: Sequence[Reported]) -> dict[str, str]:
         reported: All results of a checkpoint.
 
     Returns:
-        YAML, by the file's path in the folder, a file for each data set. Results on data that are no complete benchmark
-        are left out: their scores belong on no leaderboard.
+        YAML, by the file's path in the folder, a file for each data set. Results on data that are no complete
+        benchmark are left out: their scores belong on no leaderboard.
 
     Example:
         >>> eval_results_files([])
@@ -320,7 +320,7 @@ def _reported_probe(report: Mapping[str, Any], row: str) -> Reported:
     how = f"{probe} probe on frozen embeddings{read}"
 
     def is_beside(name: str) -> bool:
-        """Whether a row is read by the same probe, of no encoder or of the same features of one that learnt nothing."""
+        """Whether a row is of the same probe, on no encoder or on one that learnt nothing, pooled the same way."""
         features, *reader = _NAMED_PROBE.split(name)[:2]
         same = features.startswith(RANDOM_ENCODER) and features.partition(")")[2] == read
         return reader == named and (same or features in _WITHOUT_ENCODER)

@@ -85,7 +85,9 @@ def export_pretrained(
     )
     told = {"provenance.json": provenance_of(run), **({"results.json": results} if results else {})}
     beside = {name: (json.dumps(content, indent=2) + "\n").encode() for name, content in told.items()}
-    beside |= {name: content.encode() for name, content in eval_results_files(pretrained_results(results or {})).items()}
+    beside |= {
+        name: content.encode() for name, content in eval_results_files(pretrained_results(results or {})).items()
+    }
     write_hub_folder(model, extractor, output, card, {**pictures, **beside}, dtype)
 
 

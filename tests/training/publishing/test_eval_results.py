@@ -4,12 +4,8 @@ import json
 
 import pytest
 import yaml
-from huggingface_hub import (
-    ModelCard,
-    eval_results_to_model_index,
-    model_index_to_eval_results,
-    parse_eval_result_entries,
-)
+from huggingface_hub import ModelCard, parse_eval_result_entries
+from huggingface_hub.repocard_data import eval_results_to_model_index, model_index_to_eval_results
 
 from audiopg.training import release as door
 from audiopg.training.publishing.cards import Reported, eval_results_files, finetuned_results, pretrained_results
@@ -32,7 +28,9 @@ OWN = [mean for row, mean in ROWS.items() if row.startswith("pre-trained")]
 
 
 def probed(dataset, metric="accuracy"):
-    rows = {row: {"mean": mean, "scores": [mean], "std": None, "low": None, "high": None} for row, mean in ROWS.items()}
+    rows = {
+        row: {"mean": mean, "scores": [mean], "std": None, "low": None, "high": None} for row, mean in ROWS.items()
+    }
     return {"dataset": dataset, "metric": metric, "protocol": "5 folds", "probe": "linear", "results": rows}
 
 
@@ -105,7 +103,9 @@ def contents_of(folder):
 
 
 def test_a_pre_trained_export_has_both_forms(folder):
-    assert ModelCard.load(folder / "README.md").data.eval_results == [one.result for one in pretrained_results(RESULTS)]
+    assert ModelCard.load(folder / "README.md").data.eval_results == [
+        one.result for one in pretrained_results(RESULTS)
+    ]
     assert {path.name for path in folder.glob(".eval_results/*")} == {"esc_10.yaml", "fsd50k.yaml"}
 
 

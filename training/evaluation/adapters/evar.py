@@ -67,7 +67,9 @@ class AR_AudioPG(nn.Module):  # noqa: N801 - EVAR's names are like this
         width = len(self.layers) * loaded.scene_embedding_size
         for name, mine in (("sample_rate", loaded.sample_rate), ("feature_d", width)):
             if cfg[name] != mine:
-                raise ValueError(f"{name} of {cfg['weight_file']} is {mine}, and EVAR's configuration has {cfg[name]}.")
+                raise ValueError(
+                    f"{name} of {cfg['weight_file']} is {mine}, and EVAR's configuration has {cfg[name]}."
+                )
 
     def precompute(self, device: Any, data_loader: Any) -> None:
         """Nothing: the checkpoint has the statistics that it standardises with."""

@@ -5,8 +5,8 @@
 
     mteb.evaluate(load_model("exported/base"), mteb.get_tasks(tasks=["ESC50"]))
 
-An exported folder is a sentence-transformers model, which MTEB takes as it is, for text: nothing in the folder can tell
-it that audio goes in, nor what the weights were trained on. `load_model` does, with MTEB's own wrapper.
+An exported folder is a sentence-transformers model, and MTEB takes such a model to be one of text: nothing in a folder
+can tell it that audio goes in, nor what the weights were trained on. `load_model` does, with MTEB's own wrapper.
 
 N. Muennighoff et al., "MTEB: Massive Text Embedding Benchmark", 2023; MAEB: arXiv 2602.16008.
 """

@@ -5,12 +5,12 @@
 X-ARES encodes every clip once and reads the frames with a linear layer on their mean (which it calls MLP) and with the
 votes of 10 neighbours. Five things that its source does are worth knowing (version 0.1.3):
 
-- With folds, the epoch whose score is reported is the one that does best on the test fold: the same fold validates and
-  tests. Figures of its MLP on ESC-50, UrbanSound8K and others are too high by that. Its neighbours choose nothing.
-- The clips of a batch are padded with zeros to the longest, and the encoder is not told their lengths: clips of several
-  lengths are heard with silence behind them.
-- Embeddings and scores are kept by the name of the encoder's class, whatever weights it has; so ours has the digest of
-  its weights in its name.
+- With folds, the epoch whose score is reported is the one that does best on the test fold, which is also what its MLP
+  validates on. Figures of its MLP on ESC-50, UrbanSound8K and others are too high by that. Neighbours choose nothing.
+- The clips of a batch are padded with zeros to the longest, and the encoder is not told their lengths: where these
+  differ, clips are heard with silence behind them.
+- Embeddings and scores are kept by the name of the encoder's class, whatever its weights; so ours has the digest of its
+  weights in its name.
 - It decodes by torchaudio, which needs FFmpeg, and warns of clips that cannot be decoded, then goes on without them;
   `evaluate` decodes by this package's reader instead, and stops.
 - It does not close the files of embeddings that it writes: read again in the same process (`--max-jobs 0`), their ends
@@ -213,7 +213,9 @@ def _mended(sampling_rate: int, task: str) -> Iterator[None]:
             contextlib.ExitStack() as writers,
             patch.object(webdataset, "torch_audio", read),
             patch.object(webdataset, "ShardWriter", lambda *a, **k: writers.enter_context(write(*a, **k))),
-            patch("torch.multiprocessing.get_start_method", lambda: "spawn"),  # as in its command: no reading processes
+            patch(
+                "torch.multiprocessing.get_start_method", lambda: "spawn"
+            ),  # as in its command: no reading processes
             warnings.catch_warnings(),
         ):
             warnings.filterwarnings("error", module="xares.audiowebdataset")

@@ -70,7 +70,7 @@ def test_hear_s_own_validator_passes(folder, monkeypatch):
         pytest.skip("needs hearvalidator")
     module.validate(folder)
     monkeypatch.setattr(module, "get_timestamp_embeddings", irregular)
-    with pytest.raises(ValueError, match="HEAR's validator refuses .* regular intervals"):
+    with pytest.raises(ValueError, match=r"HEAR's validator refuses .* regular intervals"):
         module.validate(folder)
 
 
