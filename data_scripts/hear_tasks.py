@@ -10,7 +10,7 @@ J. Turian et al., "HEAR: Holistic Evaluation of Audio Representations", 2022. A 
 - `16000/train/*.wav` ...: the files of each part at a sampling rate; or `48000`, as most were published.
 
 One loader reads them all: nothing but its folder tells one task from another. (The interface that HEAR asks of models
-is `training/evaluation/hear.py`.)
+is `training/evaluation/adapters/hear.py`.)
 """
 
 import json
@@ -85,7 +85,7 @@ labelvocabulary.csv and a .json file for each part. Give the folder of one task.
     if metadata["embedding_type"] != "scene":
         raise ValueError(
             f"A task labels whole clips here, and {name} is one of {metadata['embedding_type']}s in time. Use "
-            "HEAR's own runner for it, with audiopg.training.evaluation.hear."
+            "HEAR's own runner for it, with audiopg.training.evaluation.adapters.hear."
         )
     classes = _class_names(folder, of_pitch="pitch_acc" in metadata["evaluation"])
     several = metadata["prediction_type"] == "multilabel" or metadata["evaluation"][0] == "mAP"

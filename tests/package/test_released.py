@@ -1,11 +1,14 @@
 """What lies in the repository for others to load: the preview of the data set, the released checkpoints."""
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import yaml
 from datasets import Audio, load_dataset
+from huggingface_hub import ModelCard, parse_eval_result_entries
 from transformers import AutoFeatureExtractor, AutoModel, AutoModelForAudioClassification
 from transformers.dynamic_module_utils import get_relative_import_files
 
@@ -13,6 +16,12 @@ from audiopg.data_scripts.audiopg_synthetic import decode
 from audiopg.data_scripts.synthesis import PRESETS, draw, get_preset, render
 from audiopg.data_scripts.voices import ARCHITECTURES, get_voice
 from audiopg.training.objectives.sources import VoiceSource
+from audiopg.training.publishing.cards import (
+    HUB_DATASETS,
+    eval_results_files,
+    finetuned_results,
+    pretrained_results,
+)
 from audiopg.training.publishing.preview import MOST_MEGABYTES
 
 ROOT = Path(__file__).parents[2]
@@ -56,6 +65,21 @@ def test_a_release_carries_the_code_of_today_and_all_that_it_imports(folder):
     assert not behind, f"{folder} has older copies of {behind}: make code"
     imported = {name for one in code for name in get_relative_import_files(one)}
     assert {Path(name).name for name in imported} <= {one.name for one in code}
+
+
+@pytest.mark.parametrize("folder", RELEASES, ids=lambda folder: folder.name)
+def test_a_release_has_its_results_in_both_forms(folder):
+    results = json.loads((folder / "results.json").read_text())
+    reported = (finetuned_results if "rounds" in results else pretrained_results)(results)
+    assert reported
+    assert ModelCard.load(folder / "README.md").data.eval_results == [one.result for one in reported]
+    files = {path.relative_to(folder).as_posix(): path.read_text() for path in folder.glob(".eval_results/*")}
+    assert files == eval_results_files(reported)
+    entries = [entry for content in files.values() for entry in parse_eval_result_entries(yaml.safe_load(content))]
+    on_the_hub = [one.result for one in reported if one.result.dataset_name in HUB_DATASETS]
+    assert [(entry.task_id, entry.value) for entry in entries] == [
+        (result.dataset_config, result.metric_value) for result in on_the_hub
+    ]
 
 
 @pytest.mark.parametrize("folder", [one for one in RELEASES if "esc10" in one.name], ids=lambda folder: folder.name)

@@ -1,8 +1,10 @@
 """The cards of what goes to the Hub. Every number in them comes from a recipe, a run's files or a measurement."""
 
 import json
+import re
 import shlex
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +29,15 @@ from audiopg.model_cards import TEMPLATES
 from audiopg.modeling.configuration_audiopg import MINIMUM_TRANSFORMERS, AudioPGConfig
 from audiopg.modeling.feature_extraction_audiopg import LogMelFeatureExtractor
 from audiopg.modeling.modeling_audiopg import AudioPGForPreTraining
-from audiopg.training.evaluation.results import FROZEN, PRETRAINED, format_results, read_out_name, row_of
+from audiopg.training.evaluation.results import (
+    FROZEN,
+    LOG_MEL,
+    PRETRAINED,
+    RANDOM_ENCODER,
+    format_results,
+    read_out_name,
+    row_of,
+)
 from audiopg.training.objectives.evidence import run_saw_real_data, saw_real_data
 from audiopg.training.objectives.recipe import PretrainingRecipe
 from audiopg.training.runs.names import markdown
@@ -44,6 +54,8 @@ HUB_DATASETS = {
 """Where complete benchmarks lie on the Hub, and what our protocol on them is called."""
 
 _METRICS = {"accuracy": "accuracy", "macro_average_precision": "mean average precision"}
+_WITHOUT_ENCODER = (LOG_MEL, "log-mel frames")
+_NAMED_PROBE = re.compile(r", (\w+) probe$")
 _SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
 _LARGEST_SIZE = "1M<n<10M"
 _ENVIRONMENT = Environment(loader=FileSystemLoader(TEMPLATES))
@@ -123,6 +135,7 @@ def pretrained_card(
         The card, with its metadata.
     """
     probed = benchmarks_of(results)
+    reported = pretrained_results(results)
     redraws = isinstance(model, AudioPGForPreTraining)
     read = FROZEN + read_out_name(recipe.embedding.layer, recipe.embedding.pooling)
     tags = {
@@ -139,8 +152,7 @@ def pretrained_card(
         saw=run_saw_real_data(recipe, feature_extractor.statistics),
         tags=[tag for tag, holds in tags.items() if holds],
         license_name=license_name,
-        eval_results=[_eval_result(one, read, f" of a {one['probe']} probe on frozen embeddings") for one in probed]
-        or None,
+        eval_results=[one.result for one in reported] or None,
         read=read,
         probed=[{**one, "table": format_results(one)} for one in probed],
         dtype=dtype,
@@ -221,15 +233,114 @@ def probe_report(report: Mapping[str, Any]) -> Mapping[str, Any]:
     return {**report, **todays, "results": rows}
 
 
-def _eval_result(results: Mapping[str, Any], row: str, how: str = "") -> EvalResult:
+@dataclass(frozen=True)
+class Reported:
+    """A result of a checkpoint as the Hub has it, in both of its forms.
+
+    Args:
+        result: For the card's `model-index`. `dataset_config` is the protocol and, of a probe, what read which
+            features: results that have task, data set, configuration and split in common would become one.
+        notes: How it was found, for `.eval_results`.
+    """
+
+    result: EvalResult
+    notes: str
+
+
+def pretrained_results(results: Mapping[str, Any]) -> list[Reported]:
+    """What probes found of a pre-trained checkpoint, for both forms of results.
+
+    Every row of its own, whatever features are read and by which probe, is a result of the checkpoint; the one of what
+    `embed` gives comes first. Rows of the log-mel and of a random encoder are none: they stand in the notes.
+
+    Args:
+        results: As `training/demo.py` wrote it, of any version.
+
+    Returns:
+        The results, by data set.
+
+    Example:
+        >>> rows = {"pre-trained encoder": {"mean": 0.75}, "log-mel mean and deviation": {"mean": 0.5}}
+        >>> report = {"dataset": "ESC-10", "metric": "accuracy", "protocol": "5 folds", "probe": "linear"}
+        >>> [one] = pretrained_results({"benchmarks": [{**report, "results": rows}]})
+        >>> one.result.dataset_config, one.notes
+        ('esc10_five_folds_linear_probe', 'linear probe on frozen embeddings; 5 folds; log-mel mean ...: 0.500')
+    """
+    return [
+        _reported_probe(report, row)
+        for report in benchmarks_of(results)
+        for row in sorted(report["results"], key=lambda row: row != FROZEN + results.get("read", ""))
+        if row.startswith(FROZEN)
+    ]
+
+
+def finetuned_results(results: Mapping[str, Any]) -> list[Reported]:
+    """What a fine-tuning found, for both forms of results.
+
+    Args:
+        results: `results.json` of the run.
+
+    Returns:
+        One result, of the model on all clips that were tested.
+    """
+    return [Reported(_eval_result(results, PRETRAINED), results["protocol"])]
+
+
+def eval_results_files(reported: Sequence[Reported]) -> dict[str, str]:
+    """The files `.eval_results/NAME.yaml`, the Hub's newer form of `model-index`.
+
+    Args:
+        reported: All results of a checkpoint.
+
+    Returns:
+        YAML, by the file's path in the folder, a file for each data set. Results on data that are no complete
+        benchmark are left out: their scores belong on no leaderboard.
+
+    Example:
+        >>> eval_results_files([])
+        {}
+    """
+    entries: dict[str, list[EvalResultEntry]] = {}
+    for one in reported:
+        if one.result.dataset_name in HUB_DATASETS:
+            entry = EvalResultEntry(
+                dataset_id=one.result.dataset_type,
+                task_id=one.result.dataset_config or "default",
+                value=one.result.metric_value,
+                notes=one.notes,
+            )
+            entries.setdefault(f".eval_results/{slug(one.result.dataset_name)}.yaml", []).append(entry)
+    return {path: yaml.safe_dump(entries_to_plain(found), sort_keys=False) for path, found in entries.items()}
+
+
+def _reported_probe(report: Mapping[str, Any], row: str) -> Reported:
+    """A row of a probe's results that is the checkpoint's own."""
+    read, *named = _NAMED_PROBE.split(row.removeprefix(FROZEN))[:2]
+    probe = named[0] if named else report["probe"]
+    how = f"{probe} probe on frozen embeddings{read}"
+
+    def is_beside(name: str) -> bool:
+        """Whether a row is of the same probe, on no encoder or on one that learnt nothing, pooled the same way."""
+        features, *reader = _NAMED_PROBE.split(name)[:2]
+        same = features.startswith(RANDOM_ENCODER) and features.partition(")")[2] == read
+        return reader == named and (same or features in _WITHOUT_ENCODER)
+
+    controls = {name: found["mean"] for name, found in report["results"].items() if is_beside(name)}
+    beside = [f"{name}: {value:.3f}" for name, value in controls.items()]
+    result = _eval_result(report, row, f" of a {how}", (f"{probe} probe", *read.split(", ")))
+    return Reported(result, "; ".join([how, report["protocol"], *beside]))
+
+
+def _eval_result(results: Mapping[str, Any], row: str, how: str = "", reader: Sequence[str] = ()) -> EvalResult:
     """A row of results for the card's model-index."""
     dataset, metric = results["dataset"], _METRICS[results["metric"]]
-    dataset_id, config = HUB_DATASETS.get(dataset, (slug(dataset), None))
+    dataset_id, protocol = HUB_DATASETS.get(dataset, (slug(dataset), results["protocol"]))
+    words = [word for part in (protocol, *reader) for word in slug(part).split("_")]
     return EvalResult(
         task_type="audio-classification",
         dataset_type=dataset_id,
         dataset_name=dataset,
-        dataset_config=config,
+        dataset_config="_".join(word for word in words if word),
         dataset_split="test",
         metric_type=metric.replace(" ", "_"),
         metric_name=f"{metric}{how}; {results['protocol']}",
@@ -263,28 +374,11 @@ def finetuned_card(
         datasets=[hub_dataset[0]] if hub_dataset else None,
         base_model=checkpoint if "/" in checkpoint else None,
         model_name=name,
-        eval_results=[_eval_result(results, PRETRAINED)],
+        eval_results=[one.result for one in finetuned_results(results)],
     )
     values = {"name": name, "results": results, "metric": metric, "cost": row, "ours": ours}
     values["minimum_transformers"] = MINIMUM_TRANSFORMERS
     return ModelCard(_text("finetuned", card_data, values | {"sampling_rate": sampling_rate}))
-
-
-def eval_results_yaml(results: Mapping[str, Any]) -> str | None:
-    """The content of `.eval_results/NAME.yaml`, the Hub's newer form of `model-index`.
-
-    Args:
-        results: `results.json` of a fine-tuning.
-
-    Returns:
-        YAML; None for data that is no complete benchmark, whose scores belong on no leaderboard.
-    """
-    if results["dataset"] not in HUB_DATASETS:
-        return None
-    dataset_id, task_id = HUB_DATASETS[results["dataset"]]
-    value = results["results"][PRETRAINED]["mean"]
-    entry = EvalResultEntry(dataset_id=dataset_id, task_id=task_id, value=value, notes=results["protocol"])
-    return yaml.safe_dump(entries_to_plain([entry]), sort_keys=False)
 
 
 def slug(name: str) -> str:

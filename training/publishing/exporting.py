@@ -9,12 +9,19 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub import ModelCard
 from transformers import AutoFeatureExtractor, AutoModelForAudioClassification
 
 from audiopg.training.objectives.pretraining import TrainedRun
-from audiopg.training.publishing.cards import eval_results_yaml, finetuned_card, pretrained_card, slug
+from audiopg.training.publishing.cards import (
+    eval_results_files,
+    finetuned_card,
+    finetuned_results,
+    pretrained_card,
+    pretrained_results,
+)
 from audiopg.training.publishing.hub import is_ours, write_hub_folder
-from audiopg.training.runs.files import read_json, reading
+from audiopg.training.runs.files import read_json, reading, write_atomically
 from audiopg.training.runs.folder import read_begun_with
 from audiopg.training.runs.names import public_name
 from audiopg.training.runs.provenance import environment
@@ -78,6 +85,9 @@ def export_pretrained(
     )
     told = {"provenance.json": provenance_of(run), **({"results.json": results} if results else {})}
     beside = {name: (json.dumps(content, indent=2) + "\n").encode() for name, content in told.items()}
+    beside |= {
+        name: content.encode() for name, content in eval_results_files(pretrained_results(results or {})).items()
+    }
     write_hub_folder(model, extractor, output, card, {**pictures, **beside}, dtype)
 
 
@@ -122,7 +132,34 @@ def export_finetuned(run_folder: Path, output: Path, license_name: str = LICENSE
     card = finetuned_card(results, output.name, sampling_rate=rate, ours=ours, license_name=license_name)
     parts = [run_folder / part for part in ("results.json", "confusion.png", "confused.png")]
     beside = {part.name: part.read_bytes() for part in parts if part.exists()}
-    content = eval_results_yaml(results)
-    if content is not None:
-        beside[f".eval_results/{slug(results['dataset'])}.yaml"] = content.encode()
+    beside |= {name: content.encode() for name, content in eval_results_files(finetuned_results(results)).items()}
     write_hub_folder(model, feature_extractor, output, card, beside, dtype)
+
+
+def rewrite_results(folder: Path) -> list[Path]:
+    """Write both forms of an exported folder's results anew, from the `results.json` in it; nothing else changes.
+
+    These are `model-index` in the card's metadata, and `.eval_results/*.yaml`. The card's text, which has the tables,
+    and the weights stay as they are.
+
+    Args:
+        folder: As an export wrote it.
+
+    Returns:
+        The files that were written.
+
+    Raises:
+        FileNotFoundError: if the folder has no results, or no card.
+    """
+    results = read_json(folder / "results.json", "Export the run again, with its results.")
+    reported = (finetuned_results if "rounds" in results else pretrained_results)(results)
+    card = ModelCard.load(folder / "README.md")
+    card.data.eval_results = [one.result for one in reported] or None
+    contents = {"README.md": str(card), **eval_results_files(reported)}
+    for stale in folder.glob(".eval_results/*.yaml"):
+        if stale.relative_to(folder).as_posix() not in contents:
+            stale.unlink()
+    for name, content in contents.items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        write_atomically(folder / name, content)
+    return [folder / name for name in contents]

@@ -21,7 +21,7 @@ from audiopg.training.features.cache import FeatureCache, front_end_of
 from audiopg.training.finetuning.recipe import FinetuningRecipe
 from audiopg.training.finetuning.run import FinetuningRun
 from audiopg.training.objectives.evidence import saw_real_data
-from audiopg.training.publishing.cards import HUB_DATASETS, eval_results_yaml
+from audiopg.training.publishing.cards import HUB_DATASETS, eval_results_files, finetuned_results
 from audiopg.training.publishing.exporting import export_finetuned
 from audiopg.training.runs.recipes import build_recipe
 
@@ -148,8 +148,8 @@ def test_the_metadata_have_both_forms_of_the_result(exported):
 
 def test_a_part_of_a_benchmark_or_own_data_claims_no_place_on_a_leaderboard(run_folder):
     results = results_of(run_folder) | {"dataset": "part of ESC-50"}
-    assert eval_results_yaml(results) is None
-    assert all(eval_results_yaml(results | {"dataset": name}) for name in HUB_DATASETS)
+    assert eval_results_files(finetuned_results(results)) == {}
+    assert all(eval_results_files(finetuned_results(results | {"dataset": name})) for name in HUB_DATASETS)
 
 
 def test_mean_average_precision_is_in_the_model_index(run_folder, tmp_path):

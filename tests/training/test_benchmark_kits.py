@@ -1,0 +1,71 @@
+"""The door of the benchmarks' own kits; what needs X-ARES or MTEB is in `tests/integration`."""
+
+import importlib.util
+import json
+import sys
+
+import pytest
+import torch
+
+from audiopg import AudioPGConfig, AudioPGFeatureExtractor, AudioPGForPreTraining
+from audiopg.training.benchmark_kits import main
+
+SIZES = {"hidden_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2, "decoder_num_hidden_layers": 1}
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    path = tmp_path_factory.mktemp("checkpoint")
+    torch.manual_seed(0)
+    AudioPGForPreTraining(AudioPGConfig(**SIZES)).save_pretrained(path)
+    AudioPGFeatureExtractor().save_pretrained(path)
+    return str(path)
+
+
+@pytest.mark.filterwarnings("ignore:We suggest a interval")
+def test_hear_s_validator_runs_and_its_verdict_is_kept(checkpoint, tmp_path):
+    if importlib.util.find_spec("hearvalidator") is None:
+        pytest.skip("needs hearvalidator")
+    main(["hear", checkpoint, "--output", str(tmp_path / "results.json")])
+    report = json.loads((tmp_path / "results.json").read_text())
+    assert report["results"] == {"validator": "passed"}
+    assert report["kit"] == "hear"
+    assert {"hardware", "versions"} <= report.keys()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "missing", "message"),
+    [
+        (["xares", "--data_dir", "FOLDER"], "xares", "pip install 'audiopg[kits]'"),
+        (["mteb", "--tasks", "ESC50"], "mteb", "pip install 'audiopg[kits]'"),
+        (["hear"], "hearvalidator", "pip install --no-deps hearvalidator"),
+        (["xares"], None, "--data_dir is the folder that X-ARES is run in, one of them; got 0"),
+        (["mteb"], None, "give one"),
+        (["mteb", "--tasks", "ESC50", "--data_dir", "FOLDER"], None, "give one"),
+        (["hear", "--tasks", "esc50"], None, "HEAR's tasks are folders"),
+        (["hear", "--data_dir", "nowhere"], None, "nowhere"),
+        (["evar", "--data_dir", "FOLDER"], None, "EVAR takes names of its tasks"),
+        (["evar", "--data_dir", "FOLDER", "--tasks", "esc50"], None, "git clone https://github.com/nttcslab"),
+    ],
+)
+def test_what_is_missing_is_named_with_its_remedy(
+    checkpoint, tmp_path, monkeypatch, capsys, arguments, missing, message
+):
+    if missing:
+        find = importlib.util.find_spec
+        monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == missing else find(name))
+        monkeypatch.setitem(sys.modules, missing, None)
+        monkeypatch.delitem(sys.modules, f"{missing}.validate", raising=False)
+    words = [str(tmp_path) if word == "FOLDER" else word for word in arguments]
+    with pytest.raises(SystemExit) as stop:
+        main([words[0], checkpoint, *words[1:]])
+    assert stop.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_checkpoint_that_is_not_there_is_named(tmp_path, capsys):
+    (tmp_path / "lineareval.py").touch()
+    with pytest.raises(SystemExit) as stop:
+        main(["evar", str(tmp_path / "none"), "--data_dir", str(tmp_path), "--tasks", "esc50"])
+    assert stop.value.code == 2
+    assert str(tmp_path / "none") in capsys.readouterr().err
