@@ -255,8 +255,10 @@ def _program(graph: SpectrogramGraph | WaveformGraph) -> torch.export.ExportedPr
     free = torch.export.Dim.DYNAMIC
     shapes = tuple(dict.fromkeys(range(min(tensor.ndim, 2)), free) for tensor in inputs)
     program = torch.export.export(graph.eval(), inputs, dynamic_shapes=shapes)
-    for node in program.graph.nodes:  # where the code lies on this machine is nobody's business
-        node.meta.pop("stack_trace", None)
+    for part in program.graph_module.modules():  # what autocast surrounds is a graph within
+        if isinstance(part, torch.fx.GraphModule):
+            for node in part.graph.nodes:  # where the code lies on this machine is nobody's business
+                node.meta.pop("stack_trace", None)
     return program
 
 
