@@ -12,6 +12,7 @@ from sklearn.ensemble import GradientBoostingClassifier, GradientBoostingRegress
 from sklearn.feature_selection import mutual_info_classif, mutual_info_regression
 from sklearn.linear_model import RidgeCV
 from sklearn.metrics import r2_score
+from sklearn.pipeline import Pipeline
 from threadpoolctl import threadpool_limits
 
 from audiopg.training.evaluation.probes import prepare_linear, standardiser
@@ -50,11 +51,40 @@ def decode_factors(
         >>> decode_factors(features[:50], factors[:50], features[50:], factors[50:]).round(3).tolist()
         [1.0, 1.0]
     """
-    scale, ridge = standardiser(features_train), RidgeCV(alphas=RIDGE_ALPHAS, alpha_per_target=True)
+    scale, ridge = _fitted_ridge(features_train, targets_train)
     with threadpool_limits(limits=1):
-        ridge.fit(scale.transform(features_train), _columns(targets_train))
         predictions = ridge.predict(scale.transform(features_test))
     return r2_score(_columns(targets_test), _columns(predictions), multioutput="raw_values")
+
+
+def _fitted_ridge(features: np.ndarray, targets: np.ndarray) -> tuple[Pipeline, RidgeCV]:
+    scale, ridge = standardiser(features), RidgeCV(alphas=RIDGE_ALPHAS, alpha_per_target=True)
+    with threadpool_limits(limits=1):
+        return scale, ridge.fit(scale.transform(features), _columns(targets))
+
+
+def linear_decoder(features: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The map that `decode_factors` scores, as one of the features as they are: standardisation is in it.
+
+    Args:
+        features: Of the training clips, shape `(clips, features)`.
+        targets: Shape `(clips, factors)`, or `(clips,)` for one factor.
+
+    Returns:
+        Weights `(features, factors)` and biases `(factors,)`, float64: `features @ weights + biases` are the factors.
+
+    Example:
+        >>> features = np.random.default_rng(0).standard_normal((100, 2))
+        >>> weights, biases = linear_decoder(features, 3 * features[:, 0] + 5)
+        >>> weights.round(2).ravel().tolist(), biases.round(2).tolist()
+        ([3.0, 0.0], [5.0])
+    """
+    scale, ridge = _fitted_ridge(features, targets)
+    biases = ridge.predict(scale.transform(np.zeros((1, features.shape[1])))).reshape(-1)
+    weights = np.zeros((features.shape[1], len(biases)))
+    _, kept, deviation = (step for _, step in scale.steps)
+    weights[kept.get_support()] = np.reshape(ridge.coef_, (len(biases), -1)).T / deviation.scale_[:, None]
+    return weights, biases
 
 
 def decode(

@@ -381,6 +381,32 @@ def finetuned_card(
     return ModelCard(_text("finetuned", card_data, values | {"sampling_rate": sampling_rate}))
 
 
+def with_graphs(card: str, folder: str, graphs: Sequence[Mapping[str, Any]]) -> str:
+    r"""A card that tells of the graphs beside it, in a section of its own; one that did is told anew.
+
+    Args:
+        card: The text of any of our cards of models.
+        folder: Where they lie.
+        graphs: What each says of itself, as from `graph_files.read_facts`.
+
+    Returns:
+        The text, all else unchanged.
+
+    Example:
+        >>> with_graphs("# M\n\n## How it was made\n", "onnx", [])
+        '# M\n\n## How it was made\n'
+    """
+    start, end, before = "<!-- graphs -->\n", "<!-- /graphs -->\n\n", "## How it was made\n"
+    told, _, rest = card.partition(start)
+    if rest:
+        card = told + rest.partition(end)[2]
+    if not graphs:
+        return card
+    section = _ENVIRONMENT.get_template("graph_files.md.jinja").render(folder=folder, graphs=graphs)
+    head, found, tail = card.partition(before)  # or, in a card without that section, at its end
+    return f"{head.rstrip()}\n\n{start}{section.rstrip()}\n{end}{found}{tail}"
+
+
 def slug(name: str) -> str:
     """A data set's name as a file's.
 

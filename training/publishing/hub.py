@@ -27,7 +27,7 @@ AUTO = "auto"
 
 BELONGS = (
     *("*.json", "*.safetensors", "*.py", "*.png", "README.md", ".gitattributes", ".eval_results/*.yaml"),
-    "data/*.parquet",
+    *("data/*.parquet", "onnx/*.onnx", "onnx/*.pt2"),
 )
 """Names of what goes to the Hub, from a folder on; nothing else in the folder does."""
 

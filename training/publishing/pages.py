@@ -14,6 +14,7 @@ from typing import Any
 from audiopg.training.evaluation.results import FROZEN, LOG_MEL, RANDOM_ENCODER, format_results
 from audiopg.training.evaluation.scores import paired_interval
 from audiopg.training.publishing.cards import benchmarks_of, probe_report
+from audiopg.training.publishing.eight_bits import in_words
 
 ROOT = Path(__file__).parents[2]
 RESULTS, RELEASES = ROOT / "benchmarks/results", ROOT / "checkpoints"
@@ -129,6 +130,34 @@ def features_part(results: dict[str, Any]) -> str:
     return "\n".join([*lines, "", f"{_measured_on(results)}."])
 
 
+def latency_part(results: dict[str, Any]) -> str:
+    """What `benchmarks/latency.py` measured: milliseconds and memory for a second of sound."""
+    threads = sorted({row["threads"] for row in results["rows"]})
+    found = {(row["title"], row["threads"]): row for row in results["rows"]}
+    columns = " | ".join(f"ms, {count} thread{'s' * (count > 1)}" for count in threads)
+    lines = [f"| for a second of sound | {columns} | MB | the process holds, MB |", "|---" * (3 + len(threads)) + "|"]
+    for title in dict.fromkeys(row["title"] for row in results["rows"]):
+        rows = [found[title, count] for count in threads]
+        speeds = " | ".join(f"{row['milliseconds']:.2f}" for row in rows)
+        lines.append(f"| {title} | {speeds} | {rows[0]['memory_per_second']:.1f} | {rows[0]['held']:,.0f} |")
+    layers, load = results["layers"], results["load_average"]
+    lines += [
+        "",
+        f"One clip of {results['clip_seconds']} s at a time, samples to embedding, medians of {results['rounds']} "
+        f"turns. Graphs end at layer {layers['read']} of {layers['of']}, whose tokens `embed` reads; `model.embed` "
+        f"computes all, and so does AST. Memory with {threads[0]} thread{'s' * (threads[0] > 1)}: the peak of a fresh "
+        "process beyond its libraries, weights included. "
+        f"{_measured_on(results)}, load {load['before']:.1f} on {load['cores']} cores; `{results['command']}`.",
+    ]
+    return "\n".join(lines)
+
+
+def eight_bits_part(results: dict[str, Any]) -> str:
+    """What `training/export_onnx.py --int8 --data_dir` measured."""
+    told = in_words(results)
+    return f"{told[0].upper()}{told[1:]}. {results['protocol']}. {_measured_on(results)}."
+
+
 def probe_part(results: dict[str, Any]) -> str:
     """What `training/probe.py` measured."""
     report = probe_report(results)
@@ -203,6 +232,8 @@ PARTS: dict[str, Callable[[dict[str, Any]], str]] = {
     "demo": demo_part,
     "feature_extraction_cpu": features_part,
     "finetuning": finetuning_part,
+    "int8": eight_bits_part,
+    "latency_cpu": latency_part,
     "probe": probe_part,
     "patterns_cpu": patterns_part,
     "release": release_part,

@@ -33,6 +33,8 @@ def house(tmp_path, monkeypatch):
     monkeypatch.setattr(readme, "RESULTS", tmp_path)
     (tmp_path / "demo.json").write_text(json.dumps(RESULTS))
     (tmp_path / "docs").mkdir()
+    for page in readme.PAGES:
+        (tmp_path / page).touch()
     (tmp_path / "README.md").write_text(TEXT)
     (tmp_path / "docs/experiments.md").write_text(ABLATION)
     return tmp_path
@@ -183,3 +185,49 @@ def test_a_release_stands_beside_what_needs_no_pre_training(house, monkeypatch):
     assert [line.split("|")[2].split()[0] for line in lines[3:7]] == ["55.0", "75.0", "95.0", "85.0"]
     assert lines[5].startswith("| `audiopg-tiny`, what `embed` gives |")
     assert "clip by clip: ESC-10 +40.0 (+30.0 to +50.0) and +20.0 (+12.0 to +28.0); Words +40.0" in lines[8]
+
+
+LATENCY = {
+    **{name: RESULTS[name] for name in ("hardware", "versions", "commit")},
+    "clip_seconds": 10.24,
+    "rounds": 15,
+    "layers": {"read": 4, "of": 6},
+    "load_average": {"before": 0.5, "after": 1.0, "cores": 2},
+    "command": "python benchmarks/latency.py",
+    "rows": [
+        {
+            "title": title,
+            "threads": threads,
+            "milliseconds": speed / threads,
+            "memory_per_second": 3.25,
+            "held": 1234.5,
+        }
+        for threads in (1, 2)
+        for title, speed in (("ours", 2.5), ("theirs", 5.0))
+    ],
+}
+
+
+def test_latency_is_written_with_a_column_for_each_number_of_threads(house):
+    (house / "latency_cpu.json").write_text(json.dumps(LATENCY))
+    (house / "docs/export.md").write_text("<!-- results:latency_cpu -->\n<!-- /results -->\n")
+    main([])
+    text = (house / "docs/export.md").read_text()
+    assert "| for a second of sound | ms, 1 thread | ms, 2 threads | MB | the process holds, MB |" in text
+    assert "| theirs | 5.00 | 2.50 | 3.2 | 1,234 |" in text
+    assert "layer 4 of 6" in text
+
+
+def test_what_eight_bits_lose_is_a_sentence(house):
+    report = {
+        **{name: RESULTS[name] for name in ("hardware", "versions", "commit")},
+        **{"dataset": "ESC-10", "metric": "accuracy", "protocol": "Official folds", "points": -0.25},
+        **{"faster": 1.5, "threads": 1, "clip_seconds": 5.0, "megabytes": {"float32": 7.1, "int8": 2.0}},
+        "results": {"float32": {"mean": 0.8}, "int8": {"mean": 0.7975}},
+    }
+    (house / "int8-esc10.json").write_text(json.dumps(report))
+    (house / "docs/export.md").write_text("<!-- results:int8-esc10 -->\n<!-- /results -->\n")
+    main([])
+    text = (house / "docs/export.md").read_text()
+    assert "accuracy 79.75 % where float32 has 80.00 (-0.25 points); the encoder is 1.50 times as fast" in text
+    assert "in 2.0 MB instead of 7.1. Official folds. Measured on a computer" in text
