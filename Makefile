@@ -4,6 +4,8 @@ PYTHON ?= python3
 VENV ?= .venv
 OUTPUT ?= demo
 BIN = $(VENV)/bin
+# Tests at a time, of one thread each.
+JOBS ?= 2
 # Threads that wait by spinning cost a busy machine more than they compute.
 export OMP_WAIT_POLICY ?= PASSIVE
 
@@ -28,14 +30,15 @@ code:  ## the copies of modeling/ that lie in checkpoints/*/, as Hub folders hav
 	for file in checkpoints/*/*.py; do cp modeling/$$(basename $$file) $$file; done
 
 test: $(VENV)/.installed  ## the default test suite, offline
-	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -q
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(JOBS)
 
 $(VENV)/.integration: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[integration]'
+	if command -v npm > /dev/null; then npm ci --silent --no-audit --no-fund --prefix space/browser; fi
 	touch $@
 
 integration: $(VENV)/.integration  ## the tests that run other people's programs: Ray, benchmark kits, Gradio, a browser
-	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -q -m integration
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m integration -n $(JOBS)
 
 slow: $(VENV)/.installed  ## the tests that take minutes
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -q -m slow
