@@ -8,8 +8,8 @@
 
 xares: DATA_DIR is the folder that X-ARES is run in, with `env/TASK/*.tar`; tasks are by default those whose data are
 there. hear: HEAR's validator, then linear probes of unpacked HEAR tasks, if any are given. mteb: MTEB's own tasks by
-name, or its protocol on labelled recordings of one's own. evar: DATA_DIR is a checkout of EVAR, which writes its scores
-there. docs/benchmark-kits.md says what is to be installed, and which figures compare with which.
+name, or its protocol on labelled recordings of one's own. evar: DATA_DIR is a checkout of EVAR, where it writes its
+scores. docs/benchmark-kits.md says what is to be installed, and which figures compare with which.
 """
 
 import argparse

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from sentence_transformers import SentenceTransformer
 
 from audiopg import AudioPGConfig, AudioPGFeatureExtractor, AudioPGForPreTraining
 from audiopg.data_scripts.labelled_audio import labelled_dataset
@@ -94,6 +95,11 @@ def test_scores_come_from_the_sounds_and_not_from_anything_else(checkpoint, tone
     task = recordings_task(tones.remove_columns("label").add_column("label", shuffled))
     [score] = evaluate(load_model(checkpoint), [task]).values()
     assert score < 0.65
+
+
+def test_without_the_adapter_mteb_takes_the_same_folder_for_a_model_of_text(checkpoint, tones, mteb):
+    with pytest.raises(ValueError, match=r"supports \['text'\], but none overlap"):
+        mteb.evaluate(SentenceTransformer(checkpoint, device="cpu"), recordings_task(tones), cache=None)
 
 
 def test_mteb_hears_what_embed_gives(checkpoint, tones):

@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -111,7 +112,7 @@ class AR_AudioPG(nn.Module):  # noqa: N801 - EVAR's names are like this
         frames = self.augment_if_training(frames.transpose(1, 2)[:, None])[:, 0].transpose(1, 2)
         of_layers = [
             spectrogram_embeddings(
-                lambda inputs, layer=layer: self.encoder.time_patch_embeddings(inputs, None, layer),
+                partial(self.encoder.time_patch_embeddings, layer=layer),
                 frames,
                 device=batch_audio.device,
                 padding_value=self.feature_extractor.padding_value,

@@ -9,8 +9,8 @@ votes of 10 neighbours. Five things that its source does are worth knowing (vers
   validates on. Figures of its MLP on ESC-50, UrbanSound8K and others are too high by that. Neighbours choose nothing.
 - The clips of a batch are padded with zeros to the longest, and the encoder is not told their lengths: where these
   differ, clips are heard with silence behind them.
-- Embeddings and scores are kept by the name of the encoder's class, whatever its weights; so ours has the digest of its
-  weights in its name.
+- Embeddings and scores are kept by the name of the encoder's class, whatever its weights; so ours has their digest in
+  its name.
 - It decodes by torchaudio, which needs FFmpeg, and warns of clips that cannot be decoded, then goes on without them;
   `evaluate` decodes by this package's reader instead, and stops.
 - It does not close the files of embeddings that it writes: read again in the same process (`--max-jobs 0`), their ends
