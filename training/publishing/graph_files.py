@@ -155,9 +155,10 @@ class Exportable:
                     "it with training/finetune.py first, or export its embedding."
                 )
             auto = AutoModelForAudioClassification if head == "logits" else AutoModel
-            model = auto.from_pretrained(checkpoint, dtype=torch.float32).eval()
+            model: Any = auto.from_pretrained(checkpoint, dtype=torch.float32).eval()
             extractor = AutoFeatureExtractor.from_pretrained(checkpoint)
-            digest = sha256_of(Path(cached_file(checkpoint, "model.safetensors")))
+            weights: Any = cached_file(checkpoint, "model.safetensors")
+            digest = sha256_of(Path(weights))
         if not isinstance(model, HEADS[head]) or not isinstance(extractor, AudioPGFeatureExtractor):
             raise ValueError(
                 f"Graphs are made of AudioPG's Transformers on audio, and {checkpoint} is a {type(model).__name__} "
@@ -181,8 +182,8 @@ class Exportable:
             the embedding is that of `embed`), `labels` (a JSON list), `weights` (their type), `model_digest` and
             `audiopg`, our version.
         """
-        config, rate = self.model.config, self.feature_extractor.sampling_rate
-        labels = [config.id2label[index] for index in range(config.num_labels)] if self.gives == "logits" else []
+        rate, names = self.feature_extractor.sampling_rate, dict(self.model.config.id2label or {})
+        labels = [names[index] for index in sorted(names)] if self.gives == "logits" else []
         return {
             "what": f"AudioPG {'classifier' if labels else 'encoder'}: {takes} in, {self.gives} out",
             "name": self.name,
