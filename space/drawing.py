@@ -1,5 +1,6 @@
 """The app's figures, in the style of all figures. Knows no Gradio."""
 
+import math
 from collections.abc import Mapping, Sequence
 
 import matplotlib
@@ -130,7 +131,7 @@ def draw_decoded(
         The figure.
     """
     with matplotlib.rc_context(_LARGER):
-        figure = Figure(figsize=(max(2.7 * len(here), 4.0), 2.9), layout="constrained", dpi=120)
+        figure = Figure(figsize=(max(2.2 * len(here), 4.4), 2.5), layout="constrained", dpi=120)
         axes = figure.subplots(1, len(here), squeeze=False)[0]
         for axis, (name, (true, found)) in zip(axes, here.items(), strict=True):
             factor = FACTORS[name]
@@ -141,9 +142,13 @@ def draw_decoded(
             ends = [min(truth[name].min(), decoded[name].min()), max(truth[name].max(), decoded[name].max())]
             axis.plot(ends, ends, color="#666666", linewidth=0.7, zorder=0)
             axis.scatter([true], [found], s=80, color="#d1495b", edgecolor="white", linewidth=1, zorder=3)
-            unit = f", {factor.unit}" if factor.unit else ""
-            axis.set_title(f"{name}{unit}", loc="left")
+            unit = "kHz" if factor.logarithmic else factor.unit
+            axis.set_title(f"{name}, {unit}" if unit else name, loc="left")
             axis.set_xlabel("true")
+            if factor.logarithmic:
+                octaves = range(math.ceil(ends[0]), math.floor(ends[1]) + 1)[::2]
+                for put in (axis.set_xticks, axis.set_yticks):
+                    put(octaves, [f"{2**octave / 1000:.2g}" for octave in octaves])
             if factor.names:
                 for put in (axis.set_xticks, axis.set_yticks):
                     put(range(len(factor.names)), factor.names)

@@ -309,7 +309,7 @@ class ClipSynthesizer:
         if isinstance(distribution, Choice):
             choices, kind = (distribution.names, "name") if distribution.names else (distribution.values, "choice")
         part = f"event {place[0] + 1}" if place else "clip"
-        page = name if column.depth == 2 else part.partition(" ")[0]
+        page = name if column.depth == 2 else f"the {part.partition(' ')[0]} itself"
         counted = f" of {column.inner} {place[1] + 1}" if column.depth == 2 else ""
         return Factor(
             key=_join_key(name, place),
@@ -339,14 +339,16 @@ class VoiceSynthesizer:
         self.description = f"{voice.architecture.description} {voice.preset.description}"
 
     def sound(self, seed: int, index: int, changes: Mapping[str, float]) -> Sound:
-        """See `Synthesizer`; without changes, the very sound that `voices.render` makes of what `voices.draw` gives."""
+        """See `Synthesizer`; without changes, the very sound that `voices.render` makes of a draw."""
         voice = self.voice
         drawn = voices.draw(voice, seed, index)
         positions = drawn.clone()
         cells = {_join_key(*where): cell for cell, where in enumerate(self._cells())}
         for key, value in changes.items():
             if key not in cells:
-                raise ValueError(f"{voice.architecture.name} has no factor {key!r}; take keys as its sounds have them.")
+                raise ValueError(
+                    f"{voice.architecture.name} has no factor {key!r}; take keys as its sounds have them."
+                )
             of = voice.ranges[_split_key(key)[0]]
             inside = torch.tensor(_within(of.low, of.high, value, key), dtype=torch.float64)
             positions[0, cells[key]] = of.position(inside)
@@ -525,7 +527,9 @@ def from_json(text: str, known: Mapping[str, Synthesizer]) -> tuple[Address, dic
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError("These are no parameters of a sound. Open a JSON file that was saved here.") from error
     if not all(map(math.isfinite, changes.values())):
-        raise ValueError("Factors are finite numbers, and some of these are not. Open a JSON file that was saved here.")
+        raise ValueError(
+            "Factors are finite numbers, and some of these are not. Open a JSON file that was saved here."
+        )
     address = parse_address(str(written), next(iter(known)), list(known))
     sound = known[address.synthesizer].sound(address.seed, address.index, changes)
     here = json.loads(json.dumps(sound.description))

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from audiopg.data_scripts.probe_clips import FACTORS, FactorClips, probe_clips
+from audiopg.data_scripts.probe_clips import FACTORS, Factor, FactorClips, probe_clips
 from audiopg.data_scripts.synthesis import Preset
 from audiopg.training.evaluation.factor_scores import fit_decoder, score_above_chance
 
@@ -66,14 +66,14 @@ def said_factor(name: str, value: float) -> str:
 
     Example:
         >>> said_factor("frequency", np.log2(440)), said_factor("transient", 1), said_factor("onset", 0.5)
-        ('440 Hz', 'present', '0.500 s')
+        ('440 Hz', 'present', '0.50 s')
     """
     factor = FACTORS[name]
     if factor.names:
         return factor.names[int(value)]
     if factor.logarithmic:
         return f"{2**value:.0f} Hz"
-    return f"{value:.{1 if factor.unit == 'dB' else 3}f} {factor.unit}".rstrip()
+    return f"{value:.{_digits(factor)}f} {factor.unit}".rstrip().removesuffix(".0")
 
 
 def said_difference(name: str, true: float, found: float) -> str:
@@ -81,14 +81,18 @@ def said_difference(name: str, true: float, found: float) -> str:
 
     Example:
         >>> said_difference("frequency", 8.0, 8.25), said_difference("mode", 0, 1), said_difference("onset", 1, 0.5)
-        ('+3.0 semitones', 'wrong', '-0.500 s')
+        ('+3.0 semitones', 'wrong', '-0.50 s')
     """
     factor = FACTORS[name]
     if factor.names:
         return "right" if int(true) == int(found) else "wrong"
     if factor.logarithmic:
         return f"{12 * (found - true):+.1f} semitones"
-    return f"{found - true:+.{1 if factor.unit == 'dB' else 3}f} {factor.unit}".rstrip()
+    return f"{found - true:+.{_digits(factor)}f} {factor.unit}".rstrip()
+
+
+def _digits(factor: Factor) -> int:
+    return 2 if factor.unit == "s" else 1
 
 
 def decoded_table(decoders: Decoders, clip: int) -> list[list[str]]:

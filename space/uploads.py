@@ -49,8 +49,7 @@ def read_upload(path: str | Path | None, sampling_rate: int, longest: float = LO
     except (soundfile.LibsndfileError, AudioFileError) as error:
         detail = str(error).partition(": ")[2] if isinstance(error, AudioFileError) else ""
         raise UploadError(
-            f"{name} cannot be read as a sound{': ' + detail if detail else '.'} "
-            "WAV, FLAC, OGG and MP3 files can be."
+            f"{name} cannot be read as a sound{': ' + detail if detail else '.'} WAV, FLAC, OGG and MP3 files can be."
         ) from error
     if seconds > longest:
         raise UploadError(

@@ -55,9 +55,7 @@ def decode_factors(
     return r2_score(_columns(targets_test), _columns(predictions), multioutput="raw_values")
 
 
-def fit_decoder(
-    features_train: np.ndarray, values_train: np.ndarray, kind: str
-) -> Callable[[np.ndarray], np.ndarray]:
+def fit_decoder(features_train: np.ndarray, values_train: np.ndarray, kind: str) -> Callable[[np.ndarray], np.ndarray]:
     """The linear map that `decode` and `decode_factors` score.
 
     Args:
