@@ -52,13 +52,15 @@ THEME = gr.themes.Default(
 )
 CSS = """
 .gradio-container { max-width: 1240px !important; margin: 0 auto !important; }
-.plain table { width: 100%; font-size: 0.95em; display: table; border: none; margin: 0; }
-.plain td, .plain th { padding: 5px 10px; text-align: left; border: none; }
-.plain tr { border-bottom: 1px solid var(--border-color-primary); }
+.plain table { width: 100%; font-size: 0.95em; display: table; border: none !important; margin: 0; }
+.plain td, .plain th { padding: 5px 10px; text-align: left; border: none !important; }
+.plain tr { border: none !important; border-bottom: 1px solid var(--border-color-primary) !important; }
 .plain ul { padding-left: 1.1em; }
 .plain li { margin: 1px 0; }
 footer { display: none !important; }
 """
+
+_ROUNDING = 1e-6
 
 Choice = dict[str, Any]
 """What a visitor looks at in *Invent*: `address`, as text, and `changes`, by key."""
@@ -70,7 +72,7 @@ def said() -> Iterator[None]:
     try:
         yield
     except ValueError as error:
-        raise gr.Error(str(error), title="That cannot be", print_exception=False) from error
+        raise gr.Error(str(error), duration=None, print_exception=False) from error
 
 
 def played(waveform: np.ndarray, sampling_rate: int) -> tuple[int, np.ndarray]:
@@ -458,14 +460,15 @@ def first_page(factors: Sequence[Factor], part: str) -> gr.Dropdown:
 def control_of(factor: Factor) -> gr.Slider | gr.Dropdown | gr.Checkbox:
     """What moves a factor."""
     name = factor.label + (f", {factor.unit}" if factor.unit else "")
-    given: dict[str, Any] = {"label": name, "info": factor.description, "key": factor.key}
+    given: dict[str, Any] = {"label": name, "info": factor.description, "key": factor.key, "interactive": True}
     if factor.kind == "bool":
         return gr.Checkbox(bool(factor.value), **given)
     if factor.kind == "name":
         return gr.Dropdown(list(factor.choices), value=factor.choices[int(factor.value)], **given)
     if factor.kind == "choice":
         return gr.Dropdown(list(factor.choices), value=factor.value, **given)
-    low, high = math.ceil(factor.low / factor.step), math.floor(factor.high / factor.step)
+    low, high = (factor.low / factor.step, factor.high / factor.step)
+    low, high = math.ceil(low - _ROUNDING), math.floor(high + _ROUNDING)  # whole steps inside the range
     value = min(max(round(factor.value / factor.step), low), high)
     digits = max(0, -math.floor(math.log10(factor.step)))
     ends = [round(steps * factor.step, digits) for steps in (low, high, value)]

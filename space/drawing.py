@@ -20,6 +20,7 @@ from audiopg.modeling.spectrogram_audiopg import (
 from audiopg.training.analysis.gallery import Reconstruction
 
 _TICKS_HZ = (100, 500, 1000, 2000, 4000, 8000)
+_DECADES_KHZ = (0.1, 0.3, 1, 3)
 _LARGER = {**STYLE, "font.size": 10, "axes.titlesize": 10}
 """For a page, which is read from further away than a report."""
 _HIDDEN_COLOUR = "#c9ccd3"
@@ -146,9 +147,9 @@ def draw_decoded(
             axis.set_title(f"{name}, {unit}" if unit else name, loc="left")
             axis.set_xlabel("true")
             if factor.logarithmic:
-                octaves = range(math.ceil(ends[0]), math.floor(ends[1]) + 1)[::2]
+                ticks = [khz for khz in _DECADES_KHZ if ends[0] <= math.log2(1000 * khz) <= ends[1]]
                 for put in (axis.set_xticks, axis.set_yticks):
-                    put(octaves, [f"{2**octave / 1000:.2g}" for octave in octaves])
+                    put([math.log2(1000 * khz) for khz in ticks], [f"{khz:g}" for khz in ticks])
             if factor.names:
                 for put in (axis.set_xticks, axis.set_yticks):
                     put(range(len(factor.names)), factor.names)

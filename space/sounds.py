@@ -388,7 +388,7 @@ class VoiceSynthesizer:
             module, _, parameter = name.partition("/")
             number = re.search(r"_(\d+)", module)
             part, page = (f"oscillator {number[1]}" if number else module.replace("_", " ")), module
-            label = f"{module} {parameter}"
+            label = parameter if module == part else f"{module} {parameter}"
             if name == "mod_matrix/weight":
                 page, label = self._wire(*place)
             elif place:
