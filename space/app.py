@@ -143,7 +143,7 @@ class App:
                 with gr.Column(elem_id="sliders"):
                     self.sliders(chosen, part, beside)
             with gr.Column(scale=6):
-                audio = gr.Audio(label="Hear it", elem_id="invented", interactive=False, buttons=["download"])
+                audio = self.player("Hear it", "invented")
                 plot = gr.Plot(show_label=False, elem_id="invented-plot")
                 words = gr.Markdown(elem_classes="plain", elem_id="words")
                 moved = gr.Markdown(elem_classes="plain", elem_id="moved")
@@ -212,7 +212,11 @@ class App:
     def sliders(self, chosen: gr.State, part: gr.Radio, beside: gr.Dropdown) -> None:
         """What moves the factors of the part and page that are looked at."""
 
-        @gr.render(inputs=[chosen, part, beside], triggers=[chosen.change, part.change, beside.change])
+        @gr.render(
+            inputs=[chosen, part, beside],
+            triggers=[chosen.change, part.change, beside.change],
+            concurrency_limit=1,  # each is quick, and two at once would draw into the same place
+        )
         def _(now: Choice, part_now: str | None, page_now: str | None) -> None:
             _, made = self.sound(now)
             for factor in made.factors:
@@ -280,9 +284,11 @@ class App:
                 plot = gr.Plot(show_label=False, elem_id="completion-plot")
                 result = gr.Markdown(elem_id="completion-words")
                 with gr.Row():
-                    true, same = (self.player(label) for label in ("The original", "The original, by Griffin-Lim"))
+                    true = self.player("The original", "true")
+                    same = self.player("The original, by Griffin-Lim", "same")
                 with gr.Row():
-                    seen, drawn = (self.player(label) for label in ("What the model saw", "What it completed"))
+                    seen = self.player("What the model saw", "seen")
+                    drawn = self.player("What it completed", "drawn")
 
         def complete(which: str, path: str | None, now: Choice, hide: str, percent: float, mask: int) -> list[Any]:
             with said():
@@ -328,14 +334,18 @@ class App:
             label=f"WAV, FLAC, OGG or MP3, up to {said_time(LONGEST_SECONDS)}",
             type="filepath",
             sources=["upload", "microphone"],
+            buttons=[],
             elem_id=elem_id,
             visible=False,
         )
 
     @staticmethod
-    def player(label: str, visible: bool = True) -> gr.Audio:
+    def player(label: str, elem_id: str, visible: bool = True) -> gr.Audio:
         """Where a sound is heard."""
-        return gr.Audio(label=label, interactive=False, buttons=["download"], visible=visible, min_width=200)
+        buttons: list[Any] = ["download"]
+        return gr.Audio(
+            label=label, elem_id=elem_id, interactive=False, buttons=buttons, visible=visible, min_width=200
+        )
 
     # Understand
 
@@ -371,7 +381,7 @@ class App:
             with gr.Column(scale=4, min_width=340):
                 probe_set = gr.Dropdown(list(PROBE_SETS), label="Clips with", elem_id="probe-set")
                 clip = gr.Slider(0, 79, value=0, step=1, label="Clip that no decoder was fitted on", elem_id="clip")
-                audio = self.player("Hear it")
+                audio = self.player("Hear it", "probed")
                 gr.Markdown(
                     "A ridge regression reads each factor out of the frozen embedding (kinds: a logistic one). It was "
                     "fitted on other clips of the same kind, and its score is that on 80 held-out ones: R², or the "
@@ -390,19 +400,14 @@ class App:
             with gr.Column(scale=4, min_width=340):
                 source = gr.Radio([INVENTED, OWN], value=INVENTED, label="Nearest to", elem_id="nearest-source")
                 own = self.upload("nearest-own")
-                with gr.Row():
-                    files = gr.File(
-                        file_count="multiple", label="Among files", height=140, elem_id="among", min_width=150
-                    )
-                    folder = gr.File(
-                        file_count="directory", label="or a folder", height=140, elem_id="among-folder", min_width=150
-                    )
+                files = gr.File(file_count="multiple", label="Among files", height=130, elem_id="among")
+                folder = gr.File(file_count="directory", label="or a folder", height=130, elem_id="among-folder")
                 gr.Markdown(f"Without any, among {among}.")
                 find = gr.Button("Find the nearest", variant="primary", elem_id="find")
             with gr.Column(scale=6):
                 found = gr.Markdown(elem_classes="plain", elem_id="nearest")
                 with gr.Row():
-                    players = [self.player("", visible=False) for _ in range(NUM_NEAREST)]
+                    players = [self.player("", f"nearest-{n}", visible=False) for n in range(NUM_NEAREST)]
 
         def decode(name: str, number: int) -> list[Any]:
             decoders = self.decoders(name)
@@ -460,7 +465,7 @@ def first_page(factors: Sequence[Factor], part: str) -> gr.Dropdown:
 def control_of(factor: Factor) -> gr.Slider | gr.Dropdown | gr.Checkbox:
     """What moves a factor."""
     name = factor.label + (f", {factor.unit}" if factor.unit else "")
-    given: dict[str, Any] = {"label": name, "info": factor.description, "key": factor.key, "interactive": True}
+    given: dict[str, Any] = {"label": name, "info": factor.description, "interactive": True}
     if factor.kind == "bool":
         return gr.Checkbox(bool(factor.value), **given)
     if factor.kind == "name":

@@ -25,7 +25,8 @@ from playwright.sync_api import Browser, Page, sync_playwright
 HERE = Path(__file__).parent
 TABS = ("Invent", "Complete", "Understand")
 WIDTH = 1280
-PATIENCE_MS = 120_000
+LARGEST_BYTES = 200_000
+PATIENCE_MS = 60_000
 _STARTS_WITHIN = 180.0
 _QUIET = ("--disable-background-networking", "--disable-component-update", "--no-first-run", "--disable-sync")
 
@@ -110,14 +111,24 @@ def open_tab(page: Page, tab: str) -> None:
     page.wait_for_selector(shown[tab], timeout=PATIENCE_MS)
 
 
+def move_slider(page: Page, name: str, value: str) -> None:
+    """Type a value beside a slider whose label begins with a name, and leave the box."""
+    box = page.locator(f'#sliders input[type=number][aria-label^="number input for {name}"]')
+    box.fill(value, timeout=PATIENCE_MS)
+    box.press("Tab")
+
+
 def take_picture(page: Page, path: Path) -> Path:
-    """The whole page as a PNG of 256 colours."""
+    """The whole page as a PNG, of 256 colours if it would be too large."""
     page.wait_for_function("!document.querySelector('.progress-text, .eta-bar')", timeout=PATIENCE_MS)
     page.mouse.move(0, 0)
     page.wait_for_timeout(1500)  # players draw their waveforms when they have loaded them
     page.screenshot(path=path, full_page=True, animations="disabled")
     with Image.open(path) as picture:
-        picture.convert("RGB").quantize(256).save(path, optimize=True)
+        whole = picture.convert("RGB")
+    whole.save(path, optimize=True)
+    if path.stat().st_size > LARGEST_BYTES:
+        whole.quantize(256).save(path, optimize=True)
     return path
 
 
@@ -134,6 +145,9 @@ def main(arguments: list[str] | None = None) -> None:
         page.goto(app.address)
         for tab in TABS:
             open_tab(page, tab)
+            if tab == "Invent":
+                move_slider(page, "cutoff", "1500")
+                page.get_by_text("Moved away from").wait_for(timeout=PATIENCE_MS)
             if tab == "Understand":
                 page.click("#find")
                 page.wait_for_selector("#nearest table", timeout=PATIENCE_MS)
