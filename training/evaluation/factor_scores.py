@@ -3,6 +3,7 @@
 Features are `(clips, neurons)` and one factor is `(clips,)`; a factor's `kind` is that of `factors.Factor`.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,10 +52,41 @@ def decode_factors(
         >>> decode_factors(features[:50], factors[:50], features[50:], factors[50:]).round(3).tolist()
         [1.0, 1.0]
     """
-    scale, ridge = _fitted_ridge(features_train, targets_train)
-    with threadpool_limits(limits=1):
-        predictions = ridge.predict(scale.transform(features_test))
+    predictions = fit_decoder(features_train, targets_train, "continuous")(features_test)
     return r2_score(_columns(targets_test), _columns(predictions), multioutput="raw_values")
+
+
+def fit_decoder(features_train: np.ndarray, values_train: np.ndarray, kind: str) -> Callable[[np.ndarray], np.ndarray]:
+    """The linear map that `decode` and `decode_factors` score.
+
+    Args:
+        features_train: Shape `(clips, features)`.
+        values_train: Shape `(clips,)`; `(clips, factors)` for several that are not classes.
+        kind: As for `decode`.
+
+    Returns:
+        From features `(other clips, features)` to values like those of training; to classes that occurred there.
+
+    Example:
+        >>> features = np.random.default_rng(0).standard_normal((50, 3))
+        >>> decoder = fit_decoder(features, 2 * features[:, 1], "continuous")
+        >>> decoder(np.array([[0.0, 1.0, 0.0]])).round(3).tolist()
+        [2.0]
+    """
+    if kind == "class":
+        classes, known = np.unique(values_train, return_inverse=True)
+        with threadpool_limits(limits=1):
+            logits = prepare_linear(features_train, known, len(classes))(0.1)
+        return lambda features: classes[_alone(logits, features).argmax(axis=1)]
+    scale, ridge = _fitted_ridge(features_train, values_train)
+    shape = values_train.shape[1:]
+    return lambda features: _alone(ridge.predict, scale.transform(features)).reshape(len(features), *shape)
+
+
+def _alone(compute: Callable[[np.ndarray], np.ndarray], features: np.ndarray) -> np.ndarray:
+    """What a function computes on one thread."""
+    with threadpool_limits(limits=1):
+        return compute(features)
 
 
 def _fitted_ridge(features: np.ndarray, targets: np.ndarray) -> tuple[Pipeline, RidgeCV]:
@@ -108,12 +140,8 @@ def decode(
         >>> decode(features[:60], features[:60, 0] > 0, features[60:], features[60:, 0] > 0, "class") > 0.8
         True
     """
-    if kind != "class":
-        return float(decode_factors(features_train, values_train, features_test, values_test)[0])
-    classes, known = np.unique(values_train, return_inverse=True)
-    with threadpool_limits(limits=1):
-        logits = prepare_linear(features_train, known, len(classes))(0.1)(features_test)
-    return float(np.mean(classes[logits.argmax(axis=1)] == values_test))
+    found = fit_decoder(features_train, values_train, kind)(features_test)
+    return float(np.mean(found == values_test)) if kind == "class" else float(r2_score(values_test, found))
 
 
 def chance(values_train: np.ndarray, values_test: np.ndarray, kind: str) -> float:
@@ -149,9 +177,29 @@ def decode_above_chance(
         >>> decode_above_chance(values[:, None], values, values[:, None], values, "class")
         1.0
     """
+    found = fit_decoder(features_train, values_train, kind)(features_test)
+    return score_above_chance(found, values_train, values_test, kind)
+
+
+def score_above_chance(found: np.ndarray, values_train: np.ndarray, values_test: np.ndarray, kind: str) -> float:
+    """`decode_above_chance` of what was decoded already.
+
+    Args:
+        found: What the decoder says of the held-out clips, shape `(other clips,)`.
+        values_train: As for `decode`, like the others.
+        values_test: See `values_train`.
+        kind: See `values_train`.
+
+    Returns:
+        1 for what is always right, 0 for what knows nothing.
+
+    Example:
+        >>> score_above_chance(np.array([1.0, 2.0]), np.zeros(1), np.array([1.0, 2.0]), "continuous")
+        1.0
+    """
     least = chance(values_train, values_test, kind)
-    found = decode(features_train, values_train, features_test, values_test, kind)
-    return (found - least) / (1 - least) if least < 1 else 0.0
+    score = float(np.mean(found == values_test)) if kind == "class" else float(r2_score(values_test, found))
+    return (score - least) / (1 - least) if least < 1 else 0.0
 
 
 def neuron_information(features: np.ndarray, values: np.ndarray, kind: str, seed: int = 0) -> np.ndarray:
