@@ -298,7 +298,9 @@ class App:
             floor = float(extractor.standardise(torch.tensor([[LOG_FLOOR]]).log()))
             logmels = (found.truth, found.truth.masked_fill(found.hidden, floor), found.drawn)
             sounds = [played(listen(logmel, extractor), rate) for logmel in logmels]
-            of = str(now["address"]) if which == INVENTED else "Your sound"
+            of = "Your sound"
+            if which == INVENTED:
+                of = now["address"] + (" with moved factors" if now["changes"] else "")
             words = f"{of}: mean squared error of the hidden patches {found.error:.2f}" + (
                 ", where 1 is what their mean alone would give." if model.config.norm_pix_loss else "."
             )

@@ -245,12 +245,15 @@ class ClipSynthesizer:
             except IndexError as error:
                 raise ValueError(f"{self.preset.name} has no {key}: clips have fewer. Lower its numbers.") from error
             moved.setdefault(name, set()).add(place)
-        for name, base in ((name, self._base(name)) for name in self.columns):
-            for place in moved.get(base or "", set()) - moved.get(name, set()):
-                share = float(drawn[name][(0, *place)]) / float(drawn[base][(0, *place)])
+        for name in self.columns:  # shares of what has moved, in whatever order, are shares of where it is now
+            base = self._base(name)
+            if base is None:
+                continue
+            for place in moved.get(base, set()):
+                share = changes.get(_join_key(name, place))
+                if share is None:
+                    share = float(drawn[name][(0, *place)]) / float(drawn[base][(0, *place)])
                 tensors[name][(0, *place)] = share * float(tensors[base][(0, *place)])
-            for place in moved.get(base or "", set()) & moved.get(name, set()):
-                tensors[name][(0, *place)] = changes[_join_key(name, place)] * float(tensors[base][(0, *place)])
         return replace(drawn, tensors=tensors)
 
     def _limits(self, name: str) -> tuple[float, float]:
@@ -298,7 +301,7 @@ class ClipSynthesizer:
             return number if base is None else number / float(of[base][(0, *place)])
 
         now, (low, high) = value(parameters), self._limits(name)
-        if name == "event_length":
+        if name == "event_length" and distribution is not None:
             high = min(high, self.preset.duration / int(parameters["num_events"]))
             low = min(distribution.low, high)
         if name in ("onset", "transient_onset"):  # so that all of it lies within the clip
