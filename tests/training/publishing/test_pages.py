@@ -33,8 +33,6 @@ def house(tmp_path, monkeypatch):
     monkeypatch.setattr(readme, "RESULTS", tmp_path)
     (tmp_path / "demo.json").write_text(json.dumps(RESULTS))
     (tmp_path / "docs").mkdir()
-    for page in readme.PAGES:
-        (tmp_path / page).touch()
     (tmp_path / "README.md").write_text(TEXT)
     (tmp_path / "docs/experiments.md").write_text(ABLATION)
     return tmp_path
