@@ -82,7 +82,7 @@ def measure(checkpoint: Path, corpus: Path, warm: Path, folder: Path, device: st
     [first, *_] = sorted((folder / "measured/data").iterdir())
     return {
         "seconds_of_sound": round(seconds, 1),
-        "seconds": round(taken, 2),
+        "seconds": round(taken, 4),
         "times_real_time": round(seconds / taken, 1),
         "width": pq.read_schema(first).field("embedding").type.list_size,
     }
@@ -117,7 +117,7 @@ def main(arguments: list[str] | None = None) -> None:
                 rows.append({"model": name, "recordings": told, "seconds_each": seconds_each, **found})
                 say(f"{name}, {told}: {found['times_real_time']} s of sound in a second")
     words = ["python", "benchmarks/corpus.py", *(public_word(word) for word in arguments or sys.argv[1:])]
-    report = {**environment(), "command": " ".join(words), "load_average": os.getloadavg()[0], "rows": rows}
+    report = {**environment(), "command": " ".join(words), "load_average": round(os.getloadavg()[0], 1), "rows": rows}
     output = known.output or RESULTS / f"corpus_{known.device}.json"
     output.parent.mkdir(parents=True, exist_ok=True)
     output.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")

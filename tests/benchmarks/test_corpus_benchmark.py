@@ -43,12 +43,16 @@ def test_the_command_line_writes_what_was_measured_and_the_page_what_it_comes_to
     ]
     for row in report["rows"]:
         assert row["width"] == 24
-        assert row["times_real_time"] == pytest.approx(row["seconds_of_sound"] / row["seconds"], rel=0.05)
+        assert row["times_real_time"] == pytest.approx(row["seconds_of_sound"] / row["seconds"], rel=0.01, abs=0.06)
 
 
 def test_what_a_million_hours_come_to_is_in_the_table():
     row = {"model": "toy", "recordings": "5 s each, FLAC, 16 kHz", "seconds_each": 5.0, "width": 3072}
-    report = {"rows": [{**row, "times_real_time": 100.0}], "command": "python benchmarks/corpus.py"}
+    report = {
+        "rows": [{**row, "times_real_time": 100.0}],
+        "command": "python benchmarks/corpus.py",
+        "load_average": 1.2,
+    }
     told = corpus_part({**report, "hardware": "a computer", "versions": {"torch": "2"}, "commit": "0" * 12})
     [line] = [line for line in told.splitlines() if line.startswith("| toy")]
     # A machine 100 times as fast as sound: 10,000 h, 416.7 days; and 720 million rows of 12,288 bytes.

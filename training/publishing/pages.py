@@ -214,7 +214,8 @@ def corpus_part(results: dict[str, Any]) -> str:
             f"{terabytes:.2g} TB |"
         )
     told = "A machine is the one that was measured; the result has a row for each recording"
-    return "\n".join([*lines, "", f"{told}. {_measured_on(results)}; `{results['command']}`."])
+    at = f"at a load of {results['load_average']:.1f}"
+    return "\n".join([*lines, "", f"{told}. {_measured_on(results)}, {at}; `{results['command']}`."])
 
 
 def ablation_part(results: dict[str, Any], format_table: Callable[[dict[str, Any]], str]) -> str:
