@@ -76,8 +76,8 @@ def compare(
 
 
 def _row(name: str, threads: int, seconds: float, made: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    peak = made[-1]["memory"]["peak"]
-    beyond = (peak - made[-1]["made"]) / 1e6
+    memory = made[-1]["made"]
+    beyond = (memory["peak"] - memory["before"]) / 1e6
     return {
         "name": name,
         "title": TITLES[name][0],
@@ -87,7 +87,7 @@ def _row(name: str, threads: int, seconds: float, made: Sequence[dict[str, Any]]
         "first_seconds": round(made[0]["seconds"], 2),
         "memory": round(beyond, 1),
         "memory_per_second": round(beyond / seconds, 2),
-        "held": round(peak / 1e6, 1),
+        "held": round(memory["peak"] / 1e6, 1),
     }
 
 

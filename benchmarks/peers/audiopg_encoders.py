@@ -1,10 +1,10 @@
 """Encoders from samples to an embedding, each as its users run it, one clip at a time.
 
 `prepare` notes the memory of the process when the libraries of this way are there and no weights are, so that what it
-takes more is that of the model and of hearing a clip. ONNX Runtime's ways import no torch.
+takes more is that of the model and of hearing a clip. ONNX Runtime's ways import no torch. Linux alone tells the peak
+of this process: what `getrusage` has begins with that of the process which started it.
 """
 
-import resource
 from collections.abc import Callable
 from typing import Any
 
@@ -15,7 +15,7 @@ RATE = 16000
 
 def prepare(
     way: str, seconds: float, batch_size: int, checkpoint: str, threads: int, device: str
-) -> tuple[float, Callable[[int], int]]:
+) -> tuple[float, Callable[[int], dict[str, int]]]:
     """A clip of noise and what embeds it.
 
     Args:
@@ -27,27 +27,29 @@ def prepare(
         device: Always the CPU.
 
     Returns:
-        Seconds of audio in a batch, and what embeds one and returns the bytes that were held before the weights.
+        Seconds of audio in a batch, and what embeds one and returns the bytes of memory held `before` the weights were there
+        and the `peak` so far.
     """
     del device
     clips = 0.1 * np.random.default_rng(0).standard_normal((batch_size, round(seconds * RATE))).astype(np.float32)
     begin = WAYS[way]
     load = begin(threads)
-    before = _resident()
+    before = _resident("VmRSS")
     embed = load(checkpoint)
 
-    def make(step: int) -> int:
+    def make(step: int) -> dict[str, int]:
         embedding = embed(clips)
         assert len(embedding) == batch_size
         assert np.isfinite(embedding).all()
-        return before
+        return {"before": before, "peak": _resident("VmHWM")}
 
     return batch_size * seconds, make
 
 
-def _resident() -> int:
-    with open("/proc/self/statm", encoding="ascii") as statm:
-        return int(statm.read().split()[1]) * resource.getpagesize()
+def _resident(name: str) -> int:
+    """Resident memory in bytes: now (`VmRSS`), or the most since this program began (`VmHWM`)."""
+    with open("/proc/self/status", encoding="ascii") as status:
+        return next(1024 * int(line.split()[1]) for line in status if line.startswith(f"{name}:"))
 
 
 Embed = Callable[[np.ndarray], Any]
