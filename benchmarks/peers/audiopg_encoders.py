@@ -27,8 +27,8 @@ def prepare(
         device: Always the CPU.
 
     Returns:
-        Seconds of audio in a batch, and what embeds one and returns the bytes of memory held `before` the weights were
-        there and the `peak` so far.
+        Seconds of audio in a batch, and what embeds one and returns the bytes of memory that were held `before` the
+        weights were there, and the `peak` so far.
     """
     del device
     clips = 0.1 * np.random.default_rng(0).standard_normal((batch_size, round(seconds * RATE))).astype(np.float32)

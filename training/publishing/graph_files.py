@@ -155,12 +155,12 @@ class Exportable:
                     "it with training/finetune.py first, or export its embedding."
                 )
             auto = AutoModelForAudioClassification if head == "logits" else AutoModel
-            loaded = auto.from_pretrained(checkpoint, dtype=torch.float32).eval()
+            model: Any = auto.from_pretrained(checkpoint, dtype=torch.float32).eval()
             extractor = AutoFeatureExtractor.from_pretrained(checkpoint)
             weights: Any = cached_file(checkpoint, "model.safetensors")
             digest = sha256_of(Path(weights))
-        model: Any = loaded
-        if not isinstance(loaded, HEADS[head]) or not isinstance(extractor, AudioPGFeatureExtractor):
+        fits = isinstance(model, HEADS[head]) and isinstance(extractor, AudioPGFeatureExtractor)
+        if not fits:
             raise ValueError(
                 f"Graphs are made of AudioPG's Transformers on audio, and {checkpoint} is a {type(model).__name__} "
                 f"with a {type(extractor).__name__}: choose a checkpoint of that kind."
@@ -183,8 +183,9 @@ class Exportable:
             the embedding is that of `embed`), `labels` (a JSON list), `weights` (their type), `model_digest` and
             `audiopg`, our version.
         """
-        rate, names = self.feature_extractor.sampling_rate, self.model.config.id2label or {}
-        labels = [name for _, name in sorted(names.items())] if self.gives == "logits" else []
+        rate = self.feature_extractor.sampling_rate
+        names: dict[Any, str] = dict(self.model.config.id2label or {})
+        labels = [names[index] for index in sorted(names)] if self.gives == "logits" else []
         return {
             "what": f"AudioPG {'classifier' if labels else 'encoder'}: {takes} in, {self.gives} out",
             "name": self.name,
