@@ -4,7 +4,9 @@ import importlib.util
 import json
 import sys
 
+import numpy as np
 import pytest
+import soundfile
 import torch
 
 from audiopg import AudioPGConfig, AudioPGFeatureExtractor, AudioPGForPreTraining
@@ -23,12 +25,19 @@ def checkpoint(tmp_path_factory):
 
 
 @pytest.mark.filterwarnings("ignore:We suggest a interval")
-def test_hear_s_validator_runs_and_its_verdict_is_kept(checkpoint, tmp_path):
+def test_hear_s_validator_runs_then_probes_and_what_they_found_is_kept(checkpoint, tmp_path):
     if importlib.util.find_spec("hearvalidator") is None:
         pytest.skip("needs hearvalidator")
-    main(["hear", checkpoint, "--output", str(tmp_path / "results.json")])
+    rng = np.random.default_rng(0)
+    for clip in range(20):
+        place = tmp_path / "tones" / ("low", "high")[clip % 2]
+        place.mkdir(parents=True, exist_ok=True)
+        f0 = rng.uniform(*((200, 400), (2000, 4000))[clip % 2])
+        soundfile.write(place / f"{clip}.wav", 0.3 * np.sin(2 * np.pi * f0 * np.arange(8000) / 16000), 16000)
+    main(["hear", checkpoint, "--data_dir", str(tmp_path / "tones"), "--output", str(tmp_path / "results.json")])
     report = json.loads((tmp_path / "results.json").read_text())
-    assert report["results"] == {"validator": "passed"}
+    assert report["results"]["validator"] == "passed"
+    assert report["results"]["tones"]["pre-trained encoder"] > 0.9
     assert report["kit"] == "hear"
     assert {"hardware", "versions"} <= report.keys()
 
