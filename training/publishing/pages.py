@@ -144,8 +144,8 @@ def latency_part(results: dict[str, Any]) -> str:
     lines += [
         "",
         f"One clip of {results['clip_seconds']} s at a time, samples to embedding, medians of {results['rounds']} "
-        f"turns. Graphs end at layer {layers['read']} of {layers['of']}, whose tokens `embed` reads; `model.embed` "
-        f"computes all, and so does AST. Memory with {threads[0]} thread{'s' * (threads[0] > 1)}: the peak of a fresh "
+        f"turns. Ours end at layer {layers['read']} of {layers['of']}, whose tokens `embed` reads; AST computes all. "
+        f"Memory with {threads[0]} thread{'s' * (threads[0] > 1)}: the peak of a fresh "
         "process beyond its libraries, weights included. "
         f"{_measured_on(results)}, load {load['before']:.1f} on {load['cores']} cores; `{results['command']}`.",
     ]
