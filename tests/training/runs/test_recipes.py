@@ -15,6 +15,7 @@ from audiopg.training.objectives.recipe import (
     EmbeddingRecipe,
     FactorsRecipe,
     LatentsRecipe,
+    MixturesRecipe,
     PatternsRecipe,
     PretrainingRecipe,
     RecordingsRecipe,
@@ -259,7 +260,7 @@ def test_the_recipe_of_an_old_run_is_read_and_written_with_the_same_values(tmp_p
     recipe, old = load_recipe(PretrainingRecipe, tmp_path / "recipe.yaml"), yaml.safe_load(OLD_RECIPE)
     assert recipe.recordings is None
     new = {"precision": "auto", "objective": "masked_audio", "optimizer": "adamw"}
-    new |= {"voices": None, "recordings": None, "patterns": None}
+    new |= {"voices": None, "recordings": None, "patterns": None, "mixtures": None}
     new |= {name: plain(recipe)[name] for name in ("embedding", "latents", "doubles")}
     weights = {"factors": {"reconstruction_weight": 1.0, "factors_weight": 1.0}}
     assert yaml.safe_load(yaml.safe_dump(plain(recipe))) == old | new | weights
@@ -337,6 +338,7 @@ SECTIONS = {
     "voices": VoicesRecipe,
     "recordings": RecordingsRecipe,
     "patterns": PatternsRecipe,
+    "mixtures": MixturesRecipe,
     "embedding": EmbeddingRecipe,
     "factors": FactorsRecipe,
     "latents": LatentsRecipe,
