@@ -30,7 +30,7 @@ code:  ## the copies of modeling/ that lie in checkpoints/*/, as Hub folders hav
 	for file in checkpoints/*/*.py; do cp modeling/$$(basename $$file) $$file; done
 
 test: $(VENV)/.installed  ## the default test suite, offline
-	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(JOBS)
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile
 
 $(VENV)/.integration: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[integration]'
@@ -38,7 +38,7 @@ $(VENV)/.integration: $(VENV)/.installed
 	touch $@
 
 integration: $(VENV)/.integration  ## the tests that run other people's programs: Ray, benchmark kits, Gradio, a browser
-	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m integration -n $(JOBS)
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m integration -n $(JOBS) --dist loadfile
 
 slow: $(VENV)/.installed  ## the tests that take minutes
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -q -m slow

@@ -90,9 +90,16 @@ def test_clips_on_ray_are_those_of_one_process_byte_for_byte_and_go_on(cluster, 
     assert content_of(ray) == content_of(one)
 
 
-def test_both_workers_work_and_an_error_arrives_as_what_it_was(cluster):
-    slow = "(__import__('time').sleep(0.3), __import__('os').getpid())[1]"
-    found = list(answers(eval, [slow] * 8, engine="ray", num_proc=2))
+MEET = """(lambda os, time: (
+    open(os.path.join({folder!r}, str(os.getpid())), "w").close(),
+    next((True for _ in range(600) if len(os.listdir({folder!r})) > 1 or time.sleep(0.1)), False),
+    os.getpid(),
+)[-1])(__import__("os"), __import__("time"))"""
+"""Says that it is there, and waits for another process to say so; returns its own number."""
+
+
+def test_both_workers_work_and_an_error_arrives_as_what_it_was(cluster, tmp_path):
+    found = list(answers(eval, [MEET.format(folder=str(tmp_path))] * 8, engine="ray", num_proc=2))
     assert len(found) == 8
     assert len(set(found)) == 2
     assert os.getpid() not in found
