@@ -120,6 +120,7 @@ def test_a_grid_may_read_mel_rows_apart_and_keeps_that_beside_the_means(toy_grid
     assert widths == mean + mel
 
 
+@pytest.mark.slow
 def test_runs_side_by_side_give_what_they_give_in_turn(toy_grid, tmp_path, monkeypatch, capfd):
     monkeypatch.undo()  # other processes measure on as many clips as the package says
     words = [*toy_grid, "--seeds", "[0]"]
@@ -169,6 +170,7 @@ def test_runs_side_by_side_that_are_told_to_stop_are_at_a_checkpoint(toy_grid, t
         assert json.loads((checkpoint / "manifest.json").read_text())["step"] >= json.loads(logged[-1])["step"]
 
 
+@pytest.mark.slow
 def test_a_failure_side_by_side_is_told_and_ends_the_others(toy_grid, tmp_path, capsys):
     (tmp_path / "nothing").mkdir()
     with pytest.raises(SystemExit):

@@ -67,9 +67,8 @@ def test_a_killed_run_goes_on_to_the_same_bits(kind, runs, toy_recipe, tmp_path)
     assert mine == theirs
 
 
-@pytest.mark.parametrize(
-    "kind", [pytest.param(kind, marks=pytest.mark.slow) if at else kind for at, kind in enumerate(KINDS)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
 def test_two_processes_train_as_one_does(kind, runs, toy_recipe, tmp_path):
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(plain(toy_recipe(**KINDS[kind]))))
     done = torchrun(2, "training/pretrain.py", tmp_path / "recipe.yaml", "--output_dir", tmp_path / "run")

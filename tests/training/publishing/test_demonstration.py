@@ -61,6 +61,7 @@ def test_the_demo_makes_and_measures_everything_it_names(tmp_path):
     assert "LOAD REPORT" not in run.stderr
 
 
+@pytest.mark.slow
 def test_another_checkpoint_stands_beside_and_is_read_as_its_own_embed_reads(toy_run, tmp_path):
     write_recordings(tmp_path / "recordings", sampling_rate=22050)
     released = tmp_path / "audiopg-toy"

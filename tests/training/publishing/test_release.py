@@ -113,6 +113,7 @@ def test_a_finished_run_of_another_recipe_is_refused_with_the_difference(made, m
     assert "num_clips: 16 there, 24 here" in said
 
 
+@pytest.mark.slow
 def test_a_release_that_is_too_large_leaves_the_older_one(made, monkeypatch, capsys):
     monkeypatch.chdir(made)
     monkeypatch.setitem(script.MOST_MEGABYTES, "tiny", 5)
