@@ -8,7 +8,6 @@ What lies in the folder:
     unreadable.json   the recordings that could not be read, with the reasons, as the shards' metadata name them
 """
 
-import hashlib
 import json
 import logging
 import os
@@ -28,7 +27,7 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 from tqdm import tqdm
-from transformers import AutoFeatureExtractor, AutoModel, PreTrainedModel
+from transformers import AutoFeatureExtractor, AutoModel
 
 import audiopg  # noqa: F401 - registers our classes
 from audiopg.data_scripts.audiopg_synthetic import one_thread, shards_of
@@ -37,7 +36,7 @@ from audiopg.modeling.audio_audiopg import AudioFileError, printable, read_wavef
 from audiopg.modeling.embedding_audiopg import OVERLAP_SECONDS, WINDOW_SECONDS, plan_windows
 from audiopg.modeling.spectrogram_audiopg import frame_length, hop_length, num_frames
 from audiopg.training.features.cache import FRONT_END_VERSION
-from audiopg.training.features.embeddings import hears_windows
+from audiopg.training.features.embeddings import hears_windows, model_digest
 from audiopg.training.objectives.recordings import DatasetRows, FolderOfFiles, is_saved_dataset, saved_dataset
 from audiopg.training.publishing.dataset import claim_folder, shard_path
 from audiopg.training.runs.engines import answers
@@ -148,38 +147,6 @@ UNITS: dict[str, Callable[[Any, Any, Sequence[Tensor], Job], list[Moments]]] = {
     "frames": embed_frames,
 }
 """What a row is: a recording, a window of it, or a time patch."""
-
-
-def model_digest(model: PreTrainedModel, feature_extractor: Any) -> str:
-    """16 hexadecimal digits that change when a weight, the read-out or the front end does; names change nothing.
-
-    Args:
-        model: Of any head; the weights are hashed as they are computed with.
-        feature_extractor: The checkpoint's own.
-
-    Returns:
-        The first digits of a SHA-256.
-
-    Example:
-        >>> from audiopg import AudioPGConfig, AudioPGFeatureExtractor, AudioPGModel
-        >>> config = AudioPGConfig(hidden_size=12, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8)
-        >>> model, extractor = AudioPGModel(config), AudioPGFeatureExtractor()
-        >>> before = model_digest(model, extractor)
-        >>> model.config.embedding_pooling = "mel"
-        >>> model_digest(model, extractor) == before
-        False
-    """
-    incidental = {"architectures", "auto_map", "transformers_version", "_name_or_path", "custom_pipelines", "dtype"}
-    incidental |= {"minimum_transformers_version", "id2label", "label2id", "statistics", "_processor_class"}
-    settings = [
-        {name: value for name, value in described.to_dict().items() if name not in incidental}
-        for described in (model.config, feature_extractor)
-    ]
-    digest = hashlib.sha256(json.dumps([type(model).__name__, *settings], sort_keys=True, default=str).encode())
-    for name, weights in sorted(model.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(weights.cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()[:16]
 
 
 def plan_shards(
