@@ -274,6 +274,9 @@ def _check(job: Job) -> None:
     for name in ("recordings_per_shard", "batch_size"):
         if getattr(job, name) < 1:
             raise ValueError(f"{name} is 1 or more, got {getattr(job, name)}.")
+    for name in ("window_seconds", "overlap_seconds"):
+        if job.unit != "windows" and getattr(job, name) != getattr(Job, name):
+            raise ValueError(f"{name} is of the unit windows, and the unit is {job.unit}: leave one out.")
     if job.split is None and not Path(job.source).is_dir():
         raise ValueError(
             f"{job.source} is no folder of this machine. Check the path; of a data set, on the Hub or in a folder of "
@@ -381,7 +384,7 @@ def _read_plan(folder: Path) -> list[dict[str, Any]]:
 
 def _check_sources(job: Job, plan: Sequence[dict[str, Any]], missing: Sequence[int]) -> None:
     """Refuse a source that lacks what is still to be embedded; say what came to it since the plan was made."""
-    if not missing:
+    if not missing and job.key == "id":
         return
     source = _source(job)
     if isinstance(source, DatasetRows):
