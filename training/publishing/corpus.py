@@ -326,7 +326,7 @@ def _loaded(checkpoint: str, device: str) -> tuple[Any, Any, str]:
 
 def _claim(job: Job) -> list[dict[str, Any]]:
     """The plan of the folder, made where there is none; the folder is refused to any other job."""
-    _, feature_extractor, digest = _loaded(job.checkpoint, job.device)
+    _, feature_extractor, digest = _loaded(job.checkpoint, "cpu")  # who claims may have no GPU, as a cluster's head
     windows: dict[str, Any] = {"window_seconds": job.window_seconds, "overlap_seconds": job.overlap_seconds}
     if job.unit == "windows":
         plan_windows(10 * feature_extractor.sampling_rate, **feature_extractor.patch_grid, **windows)  # refuses
