@@ -311,7 +311,7 @@ def _dataset_rows(source: str, split: str | None) -> DatasetRows:
     return DatasetRows(rows, source, f"{len(rows)} rows of {size} bytes")
 
 
-@lru_cache(maxsize=1)
+@lru_cache(maxsize=2)  # to claim with, and to compute with
 def _loaded(checkpoint: str, device: str) -> tuple[Any, Any, str]:
     """Model, feature extractor, digest: a worker loads them once."""
     with reading(checkpoint):
