@@ -24,7 +24,7 @@ import torch
 from drawing import draw_completion, draw_decoded, draw_sound
 from loading import Checkpoint, default_checkpoint, load_checkpoint
 from sounds import Address, Factor, Sound, as_table, from_json, parse_address, synthesizers, to_json
-from understanding import Decoders, decoded_table, fit_decoders, nearest
+from understanding import NUM_HELD_OUT, Decoders, decoded_table, fit_decoders, nearest
 from uploads import LONGEST_SECONDS, UploadError, read_upload, said_time
 
 from audiopg.data_scripts.probe_clips import PROBE_SETS
@@ -97,7 +97,7 @@ class App:
     def __init__(self, checkpoint: Checkpoint, folder: Path | None = None) -> None:
         self.checkpoint, self.folder = checkpoint, folder
         self.synthesizers = synthesizers(checkpoint.name, checkpoint.statistics)
-        self.first = Address(next(iter(self.synthesizers)), 0, 1)
+        self.first = Address(next(iter(self.synthesizers)), int(checkpoint.statistics.get("seed", 0)), 1)
         self.files = Path(tempfile.mkdtemp(prefix="audiopg-space-"))
         self.decoders = lru_cache(maxsize=len(PROBE_SETS))(self._decoders)
         self.standing = lru_cache(maxsize=1)(self._standing)
@@ -357,10 +357,13 @@ class App:
     def _standing(self) -> tuple[list[str], list[np.ndarray], np.ndarray]:
         """Names, waveforms and embeddings of the folder's recordings, or of invented clips."""
         if self.folder is not None:
-            return self.embedded_files(recordings_below(self.folder)[:MOST_FILES], gr.Warning)
-        name, preset = self.first.synthesizer, self.synthesizers[self.first.synthesizer]
-        addresses = [Address(name, 0, index) for index in range(NUM_INVENTED)]
-        waveforms = [preset.sound(0, address.index, {}).waveform for address in addresses]
+            paths = recordings_below(self.folder)
+            if len(paths) > MOST_FILES:
+                gr.Warning(f"{self.folder.name} holds {len(paths)} recordings: the first {MOST_FILES} are compared.")
+            return self.embedded_files(paths[:MOST_FILES], gr.Warning)
+        synthesizer = self.synthesizers[self.first.synthesizer]
+        addresses = [replace(self.first, index=index) for index in range(NUM_INVENTED)]
+        waveforms = [synthesizer.sound(address.seed, address.index, {}).waveform for address in addresses]
         return list(map(str, addresses)), waveforms, self.checkpoint.embed(waveforms)
 
     def embedded_files(self, paths: Sequence[str | Path], warn: Any) -> tuple[list[str], list[np.ndarray], np.ndarray]:
@@ -382,12 +385,14 @@ class App:
         with gr.Row():
             with gr.Column(scale=4, min_width=340):
                 probe_set = gr.Dropdown(list(PROBE_SETS), label="Clips with", elem_id="probe-set")
-                clip = gr.Slider(0, 79, value=0, step=1, label="Clip that no decoder was fitted on", elem_id="clip")
+                clip = gr.Slider(
+                    0, NUM_HELD_OUT - 1, value=0, step=1, label="Clip that no decoder was fitted on", elem_id="clip"
+                )
                 audio = self.player("Hear it", "probed")
                 gr.Markdown(
                     "A ridge regression reads each factor out of the frozen embedding (kinds: a logistic one). It was "
-                    "fitted on other clips of the same kind, and its score is that on 80 held-out ones: R², or the "
-                    "share of what guessing leaves."
+                    f"fitted on other clips of the same kind, and its score is that on {NUM_HELD_OUT} held-out ones: "
+                    "R², or the share of what guessing leaves."
                 )
             with gr.Column(scale=6):
                 decoded = gr.Markdown(elem_classes="plain", elem_id="decoded")
@@ -396,7 +401,7 @@ class App:
         among = (
             f"the recordings of {self.folder.name}"
             if self.folder is not None
-            else f"the first {NUM_INVENTED} clips of `{self.first.synthesizer}`, seed 0"
+            else f"the first {NUM_INVENTED} clips of `{self.first.synthesizer}`, seed {self.first.seed}"
         )
         with gr.Row():
             with gr.Column(scale=4, min_width=340):

@@ -86,6 +86,11 @@ def _answers(address: str) -> bool:
         return False
 
 
+def chromium() -> str | None:
+    """Where this machine has it, if it has."""
+    return shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+
 @contextmanager
 def browser() -> Iterator[Browser]:
     """Chromium without a window, that asks nobody for anything.
@@ -93,7 +98,7 @@ def browser() -> Iterator[Browser]:
     Raises:
         RuntimeError: if there is none.
     """
-    executable = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    executable = chromium()
     if executable is None:
         raise RuntimeError("Pictures need Chromium, and there is none on the path; install it.")
     with sync_playwright() as driver:

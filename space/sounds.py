@@ -481,7 +481,9 @@ def synthesizers(own: str = "", statistics: Mapping[str, Any] | None = None) -> 
     found: dict[str, Synthesizer] = {}
     if statistics and statistics.get("preset"):
         preset = get_preset(statistics["preset"], **statistics.get("overrides", {}))
-        found[own] = ClipSynthesizer(preset, f"The clips that {own} learnt from: its own stream is seed 0.")
+        found[own] = ClipSynthesizer(
+            preset, f"The clips that {own} learnt from: its own stream is seed {statistics.get('seed', 0)}."
+        )
     found |= {name: ClipSynthesizer(preset) for name, preset in PRESETS.items()}
     for architecture in ARCHITECTURES:
         for preset_name in VOICE_PRESETS:
@@ -527,7 +529,7 @@ def from_json(text: str, known: Mapping[str, Synthesizer]) -> tuple[Address, dic
         document = json.loads(text)
         written, changes = document["address"], {str(key): float(v) for key, v in document["changes"].items()}
         synthesizer = document["synthesizer"]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise ValueError("These are no parameters of a sound. Open a JSON file that was saved here.") from error
     if not all(map(math.isfinite, changes.values())):
         raise ValueError(

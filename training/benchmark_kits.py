@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import audiopg  # noqa: F401 - registers our classes
+from audiopg.training.runs.files import write_atomically
 from audiopg.training.runs.names import public_name, say
 from audiopg.training.runs.provenance import environment
 
@@ -44,7 +45,8 @@ def main(arguments: list[str] | None = None) -> None:
     say(json.dumps(results, indent=2))
     if known.output:
         report = {"kit": known.kit, "checkpoint": public_name(known.checkpoint), "results": results, **environment()}
-        known.output.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+        known.output.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(known.output, json.dumps(report, indent=2) + "\n")
 
 
 def _xares(known: argparse.Namespace) -> Any:

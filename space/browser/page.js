@@ -149,8 +149,8 @@ async function hear(model, blob, truth = null) {
     const all = `${result.embedding.length} numbers from ${seconds(window.length)} s`;
     say("done", window.length < samples.length ? `${all}, the first of ${seconds(samples.length)} s.` : `${all}.`);
   } catch (error) {
-    if (!(error instanceof Refusal)) throw error;
-    say("refused", error.message);
+    if (!(error instanceof Refusal)) console.error(error);
+    say("refused", error instanceof Refusal ? error.message : `The model could not hear this sound: ${error.message}`);
   }
 }
 

@@ -18,7 +18,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:builtin type (SwigPy|swigvar).*:DeprecationWarning"),  # of FAISS's wrapper
 ]
 
-PAGE = Path(__file__).parents[2] / "docs/embeddings.md"
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -53,11 +53,13 @@ def test_the_nearest_of_a_clip_is_itself_and_the_order_that_of_all_distances(cor
         np.testing.assert_allclose(distances, np.sort(exact)[:10], atol=1e-5)
 
 
-def test_the_lines_of_the_page_find_the_recording_that_the_example_is(corpus, tmp_path, monkeypatch):
+@pytest.mark.parametrize("page", ["README.md", "docs/embeddings.md"])
+def test_the_lines_of_the_page_find_the_recording_that_the_example_is(page, corpus, tmp_path, monkeypatch):
     monkeypatch.chdir(corpus)
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path)
-    [lines] = re.findall(r"```python\n(.*?add_faiss_index.*?)```", PAGE.read_text(), re.DOTALL)
-    told = {}
-    exec(lines, told)
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(encoding="utf-8"), re.DOTALL)
+    [search] = [number for number, block in enumerate(blocks) if "add_faiss_index" in block]
+    told = {"recordings": ["example.wav"]}
+    exec("\n".join(blocks[: search + 1]), told)
     assert told["nearest"]["path"][0] == "17.wav"
     assert len(told["nearest"]["path"]) == 5

@@ -12,7 +12,14 @@ import pytest
 import soundfile
 import torch
 
-from audiopg import AudioPGConfig, AudioPGFeatureExtractor, AudioPGForPreTraining
+from audiopg import (
+    AudioPGConfig,
+    AudioPGFeatureExtractor,
+    AudioPGForPreTraining,
+    DoppelgangerConfig,
+    DoppelgangerFeatureExtractor,
+    DoppelgangerModel,
+)
 from audiopg.training.benchmark_kits import main
 from audiopg.training.evaluation.adapters.xares import CHECKPOINT, ENCODER, AudioPGEncoder, evaluate
 
@@ -109,6 +116,22 @@ def test_another_checkpoint_does_not_get_the_scores_that_x_ares_kept(checkpoint,
     AudioPGForPreTraining(AudioPGConfig(**SIZES, embedding_pooling="mel")).save_pretrained(tmp_path / "other")
     AudioPGFeatureExtractor().save_pretrained(tmp_path / "other")
     assert evaluate(str(tmp_path / "other"), folder, [task_of(folder)])[task_of(folder)]["knn"] >= 0.9
+
+
+def test_the_name_that_x_ares_keeps_scores_by_tells_what_is_read_and_heard_apart_too(checkpoint, tmp_path):
+    model, names = AudioPGForPreTraining.from_pretrained(checkpoint), {type(AudioPGEncoder(str(checkpoint))).__name__}
+    for number, (pooling, mean) in enumerate([("mean", 0.0), ("mean", -5.0)]):
+        model.config.embedding_pooling = pooling
+        model.save_pretrained(tmp_path / str(number))
+        AudioPGFeatureExtractor(mean=mean).save_pretrained(tmp_path / str(number))
+        names.add(type(AudioPGEncoder(str(tmp_path / str(number)))).__name__)
+    assert len(names) == 3
+
+
+def test_x_ares_takes_a_resnet_whose_batch_normalisation_counts(tmp_path):
+    DoppelgangerModel(DoppelgangerConfig(hidden_size=16)).save_pretrained(tmp_path)
+    DoppelgangerFeatureExtractor().save_pretrained(tmp_path)
+    assert AudioPGEncoder(str(tmp_path)).output_dim == 16
 
 
 def test_with_folds_x_ares_reports_the_epoch_that_is_best_on_the_test_fold(checkpoint, folder, monkeypatch):

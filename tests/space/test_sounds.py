@@ -138,7 +138,8 @@ def test_saved_parameters_of_another_version_or_none_at_all_are_refused_in_a_sen
     document["synthesizer"]["synthesizer_version"] = "0.0.1"
     with pytest.raises(ValueError, match=r"differs in synthesizer_version\. Open it with"):
         sounds.from_json(json.dumps(document), KNOWN)
-    for text in ("", "[]", "{}", '{"address": "0:7", "changes": {"f0[1]": "high"}, "synthesizer": {}}'):
+    changed = '{"address": "0:7", "changes": {"f0[1]": %s}, "synthesizer": {}}'
+    for text in ("", "[]", "{}", "[" * 100_000, changed % '"high"', changed % f"1{'0' * 400}"):
         with pytest.raises(ValueError, match="no parameters of a sound"):
             sounds.from_json(text, KNOWN)
 

@@ -34,8 +34,8 @@ def test_hear_s_validator_runs_then_probes_and_what_they_found_is_kept(checkpoin
         place.mkdir(parents=True, exist_ok=True)
         f0 = rng.uniform(*((200, 400), (2000, 4000))[clip % 2])
         soundfile.write(place / f"{clip}.wav", 0.3 * np.sin(2 * np.pi * f0 * np.arange(8000) / 16000), 16000)
-    main(["hear", checkpoint, "--data_dir", str(tmp_path / "tones"), "--output", str(tmp_path / "results.json")])
-    report = json.loads((tmp_path / "results.json").read_text())
+    main(["hear", checkpoint, "--data_dir", str(tmp_path / "tones"), "--output", str(tmp_path / "new/results.json")])
+    report = json.loads((tmp_path / "new/results.json").read_text())
     assert report["results"]["validator"] == "passed"
     assert report["results"]["tones"]["pre-trained encoder"] > 0.9
     assert report["kit"] == "hear"

@@ -6,6 +6,8 @@ windows, so that an embedding is that of their `embed`. Any other takes clips wh
 its `pooler_output` or, without one, at the mean of its tokens.
 """
 
+import hashlib
+import json
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
@@ -20,6 +22,38 @@ from transformers import PreTrainedModel
 from audiopg.modeling.configuration_audiopg import check_pooling
 from audiopg.modeling.embedding_audiopg import pool_moments, spectrogram_embeddings, time_patch_stacks
 from audiopg.modeling.modeling_doppelganger import DoppelgangerModel
+
+
+def model_digest(model: PreTrainedModel, feature_extractor: Any) -> str:
+    """16 hexadecimal digits that change when a weight, the read-out or the front end does; names change nothing.
+
+    Args:
+        model: Of any head; the weights are hashed as they are computed with.
+        feature_extractor: The checkpoint's own.
+
+    Returns:
+        The first digits of a SHA-256.
+
+    Example:
+        >>> from audiopg import AudioPGConfig, AudioPGFeatureExtractor, AudioPGModel
+        >>> config = AudioPGConfig(hidden_size=12, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8)
+        >>> model, extractor = AudioPGModel(config), AudioPGFeatureExtractor()
+        >>> before = model_digest(model, extractor)
+        >>> model.config.embedding_pooling = "mel"
+        >>> model_digest(model, extractor) == before
+        False
+    """
+    incidental = {"architectures", "auto_map", "transformers_version", "_name_or_path", "custom_pipelines", "dtype"}
+    incidental |= {"minimum_transformers_version", "id2label", "label2id", "statistics", "_processor_class"}
+    settings = [
+        {name: value for name, value in described.to_dict().items() if name not in incidental}
+        for described in (model.config, feature_extractor)
+    ]
+    digest = hashlib.sha256(json.dumps([type(model).__name__, *settings], sort_keys=True, default=str).encode())
+    for name, weights in sorted(model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(weights.cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()[:16]
 
 
 def spectrograms_of(feature_extractor: Any, waveforms: Iterable[Any]) -> Iterator[Tensor]:

@@ -8,7 +8,6 @@ What lies in the folder:
     unreadable.json   the recordings that could not be read, with the reasons, as the shards' metadata name them
 """
 
-import hashlib
 import json
 import logging
 import os
@@ -28,7 +27,7 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 from tqdm import tqdm
-from transformers import AutoFeatureExtractor, AutoModel, PreTrainedModel
+from transformers import AutoFeatureExtractor, AutoModel
 
 import audiopg  # noqa: F401 - registers our classes
 from audiopg.data_scripts.audiopg_synthetic import one_thread, shards_of
@@ -37,7 +36,7 @@ from audiopg.modeling.audio_audiopg import AudioFileError, printable, read_wavef
 from audiopg.modeling.embedding_audiopg import OVERLAP_SECONDS, WINDOW_SECONDS, plan_windows
 from audiopg.modeling.spectrogram_audiopg import frame_length, hop_length, num_frames
 from audiopg.training.features.cache import FRONT_END_VERSION
-from audiopg.training.features.embeddings import hears_windows
+from audiopg.training.features.embeddings import hears_windows, model_digest
 from audiopg.training.objectives.recordings import DatasetRows, FolderOfFiles, is_saved_dataset, saved_dataset
 from audiopg.training.publishing.dataset import claim_folder, shard_path
 from audiopg.training.runs.engines import answers
@@ -148,38 +147,6 @@ UNITS: dict[str, Callable[[Any, Any, Sequence[Tensor], Job], list[Moments]]] = {
     "frames": embed_frames,
 }
 """What a row is: a recording, a window of it, or a time patch."""
-
-
-def model_digest(model: PreTrainedModel, feature_extractor: Any) -> str:
-    """16 hexadecimal digits that change when a weight, the read-out or the front end does; names change nothing.
-
-    Args:
-        model: Of any head; the weights are hashed as they are computed with.
-        feature_extractor: The checkpoint's own.
-
-    Returns:
-        The first digits of a SHA-256.
-
-    Example:
-        >>> from audiopg import AudioPGConfig, AudioPGFeatureExtractor, AudioPGModel
-        >>> config = AudioPGConfig(hidden_size=12, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8)
-        >>> model, extractor = AudioPGModel(config), AudioPGFeatureExtractor()
-        >>> before = model_digest(model, extractor)
-        >>> model.config.embedding_pooling = "mel"
-        >>> model_digest(model, extractor) == before
-        False
-    """
-    incidental = {"architectures", "auto_map", "transformers_version", "_name_or_path", "custom_pipelines", "dtype"}
-    incidental |= {"minimum_transformers_version", "id2label", "label2id", "statistics", "_processor_class"}
-    settings = [
-        {name: value for name, value in described.to_dict().items() if name not in incidental}
-        for described in (model.config, feature_extractor)
-    ]
-    digest = hashlib.sha256(json.dumps([type(model).__name__, *settings], sort_keys=True, default=str).encode())
-    for name, weights in sorted(model.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(weights.cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()[:16]
 
 
 def plan_shards(
@@ -307,6 +274,9 @@ def _check(job: Job) -> None:
     for name in ("recordings_per_shard", "batch_size"):
         if getattr(job, name) < 1:
             raise ValueError(f"{name} is 1 or more, got {getattr(job, name)}.")
+    for name in ("window_seconds", "overlap_seconds"):
+        if job.unit != "windows" and getattr(job, name) != getattr(Job, name):
+            raise ValueError(f"{name} is of the unit windows, and the unit is {job.unit}: leave one out.")
     if job.split is None and not Path(job.source).is_dir():
         raise ValueError(
             f"{job.source} is no folder of this machine. Check the path; of a data set, on the Hub or in a folder of "
@@ -341,7 +311,7 @@ def _dataset_rows(source: str, split: str | None) -> DatasetRows:
     return DatasetRows(rows, source, f"{len(rows)} rows of {size} bytes")
 
 
-@lru_cache(maxsize=1)
+@lru_cache(maxsize=2)  # to claim with, and to compute with
 def _loaded(checkpoint: str, device: str) -> tuple[Any, Any, str]:
     """Model, feature extractor, digest: a worker loads them once."""
     with reading(checkpoint):
@@ -356,7 +326,7 @@ def _loaded(checkpoint: str, device: str) -> tuple[Any, Any, str]:
 
 def _claim(job: Job) -> list[dict[str, Any]]:
     """The plan of the folder, made where there is none; the folder is refused to any other job."""
-    _, feature_extractor, digest = _loaded(job.checkpoint, job.device)
+    _, feature_extractor, digest = _loaded(job.checkpoint, "cpu")  # who claims may have no GPU, as a cluster's head
     windows: dict[str, Any] = {"window_seconds": job.window_seconds, "overlap_seconds": job.overlap_seconds}
     if job.unit == "windows":
         plan_windows(10 * feature_extractor.sampling_rate, **feature_extractor.patch_grid, **windows)  # refuses
@@ -414,7 +384,7 @@ def _read_plan(folder: Path) -> list[dict[str, Any]]:
 
 def _check_sources(job: Job, plan: Sequence[dict[str, Any]], missing: Sequence[int]) -> None:
     """Refuse a source that lacks what is still to be embedded; say what came to it since the plan was made."""
-    if not missing:
+    if not missing and job.key == "id":
         return
     source = _source(job)
     if isinstance(source, DatasetRows):

@@ -237,6 +237,9 @@ def test_what_comes_to_the_corpus_later_is_told_of_and_what_is_gone_is_refused(
     main([str(checkpoint), str(source), str(folder), *SHARDS])
     assert "1 recordings came to" in caplog.text
     assert content_of(folder) == content_of(embedded)
+    caplog.clear()
+    main([str(checkpoint), str(source), str(folder), *SHARDS])
+    assert "1 recordings came to" in caplog.text, "with all shards there it is told of too"
     shards_of(folder)[2].unlink()
     (source / "e.wav").unlink()
     with pytest.raises(SystemExit):
@@ -321,6 +324,7 @@ def test_a_corpus_of_nothing_that_can_be_read_is_an_error(checkpoint, tmp_path, 
         ({"source": "org/name"}, "also name the split"),
         ({"unit": "seconds"}, "unit is one of clip, windows, frames"),
         ({"batch_size": 0}, "batch_size is 1 or more, got 0"),
+        ({"window_seconds": 3.2}, "window_seconds is of the unit windows, and the unit is clip"),
         ({"unit": "windows", "overlap_seconds": 20.0}, "overlaps by less than its length"),
     ],
 )

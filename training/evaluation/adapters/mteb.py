@@ -11,7 +11,6 @@ can tell it that audio goes in, nor what the weights were trained on. `load_mode
 N. Muennighoff et al., "MTEB: Massive Text Embedding Benchmark", 2023; MAEB: arXiv 2602.16008.
 """
 
-import hashlib
 import importlib.util
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -22,6 +21,7 @@ import torch
 from transformers import AutoFeatureExtractor
 
 from audiopg.modeling.audio_audiopg import read_waveform
+from audiopg.training.features.embeddings import model_digest
 from audiopg.training.runs.files import reading
 from audiopg.training.runs.names import public_name
 
@@ -46,7 +46,8 @@ def load_model(checkpoint: str, device: str = "cpu") -> Any:
         A `SentenceTransformerEncoderWrapper` for audio, which is resampled to the checkpoint's rate. Its
         `mteb_model_meta` says that `training_datasets` are none, an empty set, where the checkpoint's statistics say
         that its weights have seen nothing real; otherwise they are None, "not known". Name and revision are the
-        folder's name and the digest of its weights, so that results that MTEB keeps are not taken for another's.
+        folder's name and the digest of all that embeddings follow from, so that results that MTEB keeps are not taken
+        for another's.
 
     Raises:
         ImportError: if `mteb` or `sentence-transformers` is missing.
@@ -69,7 +70,7 @@ def load_model(checkpoint: str, device: str = "cpu") -> Any:
     nothing_real = extractor.statistics.get("saw_real_data") is False
     facts = {
         "name": f"audiopg/{Path(public_name(checkpoint)).name}",
-        "revision": _digest(embedder),
+        "revision": model_digest(embedder[0].model, extractor),
         "modalities": ["audio"],
         "languages": ["zxx-Zxxx"],  # no linguistic content
         "n_parameters": parameters,
@@ -223,10 +224,3 @@ def _with_clips(rows: Mapping[str, Sequence[Any]], sampling_rate: int) -> dict[s
 def _need_mteb() -> None:
     if importlib.util.find_spec("mteb") is None:
         raise ImportError("MTEB is the package mteb, which is not there: pip install 'audiopg[kits]'.")
-
-
-def _digest(module: torch.nn.Module) -> str:
-    digest = hashlib.sha256()
-    for name, value in module.state_dict().items():
-        digest.update(name.encode() + value.cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()[:16]

@@ -9,8 +9,8 @@ votes of 10 neighbours. Five things that its source does are worth knowing (vers
   validates on. Figures of its MLP on ESC-50, UrbanSound8K and others are too high by that. Neighbours choose nothing.
 - The clips of a batch are padded with zeros to the longest, and the encoder is not told their lengths: where these
   differ, clips are heard with silence behind them.
-- Embeddings and scores are kept by the name of the encoder's class, whatever its weights; so ours has their digest in
-  its name.
+- Embeddings and scores are kept by the name of the encoder's class, whatever it computes; so ours has the digest of
+  weights, read-out and front end in its name.
 - It decodes by torchaudio, which needs FFmpeg, and warns of clips that cannot be decoded, then goes on without them;
   `evaluate` decodes by this package's reader instead, and stops.
 - It does not close the files of embeddings that it writes: read again in the same process (`--max-jobs 0`), their ends
@@ -21,7 +21,6 @@ J. Zhang et al., "X-ARES: A Comprehensive Framework for Assessing Audio Encoder 
 
 import contextlib
 import glob
-import hashlib
 import importlib
 import importlib.util
 import os
@@ -37,6 +36,7 @@ from torch import Tensor, nn
 
 from audiopg.modeling.audio_audiopg import AudioFileError, read_audio
 from audiopg.training.evaluation.adapters.hear import load_model
+from audiopg.training.features.embeddings import model_digest
 
 CHECKPOINT = "AUDIOPG_CHECKPOINT"
 """The environment variable that names the checkpoint: X-ARES makes encoders without arguments."""
@@ -77,7 +77,8 @@ class AudioPGEncoder(nn.Module):
         self.sampling_rate = self.model.sample_rate
         self.output_dim = self.model.timestamp_embedding_size
         self.hop_size_in_ms = self.model.hop_in_ms
-        self.__class__ = type(f"AudioPG{_digest(self)}Encoder", (type(self),), {})  # X-ARES caches by this name
+        digest = model_digest(self.model.encoder, self.model.feature_extractor)
+        self.__class__ = type(f"AudioPG{digest}Encoder", (type(self),), {})  # X-ARES caches by this name
 
     def forward(self, audio: Tensor) -> Tensor:
         """Frame embeddings.
@@ -172,13 +173,6 @@ def _missing(what: str, task: str) -> str:
         f"X-ARES: {what}. In that folder, `python -m xares.run {ENCODER} tasks/{task}_task.py --to-stage 0` fetches "
         f"them from Zenodo; tar files of one's own lie in {DATA}/TASK/ beside an empty file {READY}."
     )
-
-
-def _digest(module: nn.Module) -> str:
-    digest = hashlib.sha256()
-    for name, value in module.state_dict().items():
-        digest.update(name.encode() + value.cpu().contiguous().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()[:8]
 
 
 @contextlib.contextmanager
