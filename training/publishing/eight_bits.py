@@ -172,7 +172,7 @@ def in_words(report: Mapping[str, Any]) -> str:
     threads = f"{report['threads']} thread{'s' * (report['threads'] > 1)}"
     return (
         f"linear probe on {report['dataset']}: {report['metric'].replace('_', ' ')} {means['int8']:.2f} % where "
-        f"float32 has {means['float32']:.2f} ({report['points']:+.2f} points{interval}); the encoder is "
-        f"{report['faster']:.2f} times as fast on a clip of {report['clip_seconds']:.1f} s with {threads}, in "
+        f"float32 has {means['float32']:.2f} ({report['points']:+.2f} points{interval}); without the front end, "
+        f"it is {report['faster']:.2f} times as fast on a clip of {report['clip_seconds']:.1f} s with {threads}, in "
         f"{report['megabytes']['int8']:.1f} MB instead of {report['megabytes']['float32']:.1f}"
     )

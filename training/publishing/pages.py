@@ -213,7 +213,9 @@ def corpus_part(results: dict[str, Any]) -> str:
         lines.append(
             f"| {row['model']} | {row['recordings']} | {rate} s | {hours:,.0f} h | {days} | {terabytes:.2g} TB |"
         )
-    told = "A machine is the one that was measured; the result has a row for each recording"
+    told = (
+        "A machine is the one that was measured, one process with its threads; the result has a row for each recording"
+    )
     at = f"at a load of {results['load_average']:.1f}"
     return "\n".join([*lines, "", f"{told}. {_measured_on(results)}, {at}; `{results['command']}`."])
 
