@@ -158,7 +158,7 @@ class App:
 
         def neighbour(step: int, now: Choice) -> Choice:
             here = parse_address(now["address"], self.first.synthesizer, list(self.synthesizers))
-            return {"address": str(replace(here, index=max(0, here.index + step))), "changes": {}}
+            return {"address": str(replace(here, index=min(max(0, here.index + step), 2**63 - 1))), "changes": {}}
 
         def opened(path: str) -> Choice:
             with said():

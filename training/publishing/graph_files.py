@@ -337,7 +337,10 @@ def read_facts(file: Path) -> dict[str, Any]:
     told: dict[str, Any]
     if file.suffix == ".pt2":
         with reading(file), zipfile.ZipFile(file) as archive:
-            told = json.loads(archive.read(next(name for name in archive.namelist() if name.endswith(_FACTS))))
+            ours = [name for name in archive.namelist() if name.endswith(_FACTS)]
+            if not ours:
+                raise ValueError(f"{file} does not say what it is: training/export_onnx.py writes files that do.")
+            told = json.loads(archive.read(ours[0]))
     else:
         content = import_onnx().load(file)
         told = {entry.key: entry.value for entry in content.metadata_props}

@@ -49,7 +49,8 @@ def answers(
     Raises:
         ValueError: if there is no such engine, or no process.
         ImportError: if Ray is asked for and not installed.
-        OSError: and whatever else the function raises, from any engine; no further task is then begun.
+        OSError, ValueError: from the function, whatever the engine; no further task is then begun. Other errors come
+            from Ray as its own `RayTaskError`.
 
     Example:
         >>> list(answers(abs, [-1, 2]))
