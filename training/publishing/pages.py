@@ -220,6 +220,13 @@ def corpus_part(results: dict[str, Any]) -> str:
     return "\n".join([*lines, "", f"{told}. {_measured_on(results)}, {at}; `{results['command']}`."])
 
 
+def kit_part(results: dict[str, Any]) -> str:
+    """What `training/benchmark_kits.py KIT --output` measured."""
+    lines = [f"| {results['checkpoint']} | score |", "|---|---|"]
+    lines += [f"| {task} | {100 * score:.2f} % |" for task, score in results["results"].items()]
+    return "\n".join([*lines, "", f"{_measured_on(results)}."])
+
+
 def ablation_part(results: dict[str, Any], format_table: Callable[[dict[str, Any]], str]) -> str:
     """What `training/ablate.py` measured, in the table that it writes itself."""
     machines = "; ".join(dict.fromkeys(one["hardware"] for one in results["environments"]))
@@ -237,6 +244,7 @@ PARTS: dict[str, Callable[[dict[str, Any]], str]] = {
     "finetuning": finetuning_part,
     "int8": eight_bits_part,
     "latency_cpu": latency_part,
+    "mteb": kit_part,
     "probe": probe_part,
     "patterns_cpu": patterns_part,
     "release": release_part,

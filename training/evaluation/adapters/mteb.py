@@ -65,12 +65,13 @@ def load_model(checkpoint: str, device: str = "cpu") -> Any:
     with reading(checkpoint):
         extractor = AutoFeatureExtractor.from_pretrained(checkpoint)
         embedder = SentenceTransformer(checkpoint, device=device)
+    encoder: Any = embedder[0]
     model = SentenceTransformerEncoderWrapper(embedder, target_sampling_rate=extractor.sampling_rate)
     parameters = sum(weights.numel() for weights in embedder.parameters())
     nothing_real = extractor.statistics.get("saw_real_data") is False
     facts = {
         "name": f"audiopg/{Path(public_name(checkpoint)).name}",
-        "revision": model_digest(embedder[0].model, extractor),
+        "revision": model_digest(encoder.model, extractor),
         "modalities": ["audio"],
         "languages": ["zxx-Zxxx"],  # no linguistic content
         "n_parameters": parameters,
