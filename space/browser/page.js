@@ -130,11 +130,13 @@ function say(state, text) {
   element("message").textContent = text;
 }
 
-async function hear(model, blob, truth = null) {
+/** Hear a blob, or one that is still to come: the page says that it is busy from the click on. */
+async function hear(model, sound, truth = null) {
   const { page } = model;
   element("result").hidden = true;
   say("busy", "Listening …");
   try {
+    const blob = await sound;
     const samples = await decode(blob, page.sampling_rate);
     const window = heard(samples, page);
     const result = await embed(model, window);
@@ -186,7 +188,7 @@ try {
   element("note").textContent = page.note;
   element("file").onchange = ({ target }) => target.files.length && hear(model, target.files[0]);
   element("microphone").onclick = () => record(model, element("microphone"));
-  element("example").onclick = async () => hear(model, await (await fetch(page.example.file)).blob(), page.example.factors);
+  element("example").onclick = () => hear(model, fetch(page.example.file).then((answer) => answer.blob()), page.example.factors);
   ["file", "microphone", "example"].forEach((id) => { element(id).disabled = false; });
   say("ready", "Choose a sound.");
 } catch (error) {
