@@ -69,7 +69,7 @@ def write_page(
         raise ValueError(f"{folder} would be replaced, and holds no page: choose another folder, or remove this one.")
     copied, address = _runtime(runtime)
     source = Exportable.load(checkpoint, "embedding")
-    factors, example, truth = fit_decoder(source, clips)
+    factors, example, truth = decoders_for_page(source, clips)
     rate = source.feature_extractor.sampling_rate
     page = {
         "name": source.name,
@@ -128,7 +128,7 @@ def probing_preset(feature_extractor: LogMelFeatureExtractor) -> Preset:
     return get_preset(trained["preset"], **rate, **trained.get("overrides", {}))
 
 
-def fit_decoder(source: Exportable, num_clips: int) -> tuple[list[dict[str, Any]], np.ndarray, dict[str, float]]:
+def decoders_for_page(source: Exportable, num_clips: int) -> tuple[list[dict[str, Any]], np.ndarray, dict[str, float]]:
     """A linear decoder of every factor that is a number, and a sound that it has not heard.
 
     Args:

@@ -12,7 +12,7 @@ from audiopg.data_scripts.synthesis import get_preset
 from audiopg.training.evaluation.factor_scores import decode_factors, linear_decoder
 from audiopg.training.export_browser import main
 from audiopg.training.publishing import browser_page
-from audiopg.training.publishing.browser_page import RUNTIME_FILES, fit_decoder, write_page
+from audiopg.training.publishing.browser_page import RUNTIME_FILES, decoders_for_page, write_page
 from audiopg.training.publishing.graph_files import Exportable
 
 STATISTICS = {"preset": "reference", "overrides": {"duration": 0.64}}
@@ -41,7 +41,7 @@ def test_a_linear_decoder_is_the_map_that_is_scored():
 
 def test_the_decoder_has_every_factor_that_is_a_number_and_reads_what_embed_gives(checkpoint):
     source = Exportable.load(checkpoint)
-    factors, example, truth = fit_decoder(source, 24)
+    factors, example, truth = decoders_for_page(source, 24)
     assert {factor["name"] for factor in factors} == {name for name, one in FACTORS.items() if one.kind != "class"}
     assert [factor["r2"] for factor in factors] == sorted((factor["r2"] for factor in factors), reverse=True)
     clips = probe_clips(get_preset("reference", duration=0.64), "one event", 24)
